@@ -1,0 +1,67 @@
+//! Where a chunk is computed. `reference` is the CPU in float32, the oracle that every other backend is held against.
+//!
+//! A backend sees model space only (`model::ModelInputs` in, `model::Chunk` out): it knows nothing of sensors, robots or ROS.
+
+use std::any::Any;
+
+use crate::model::{Chunk, DenoiseRequest, ModelInputs, StageTimes};
+
+/// What a backend is and holds.
+#[derive(Clone, Debug)]
+pub struct BackendInfo {
+    /// Value of the `backend` parameter: `reference`, `ttnn`, ...
+    pub name: &'static str,
+    /// The device in words, such as the CPU's kernel choice or the card's name.
+    pub device: String,
+    /// Number formats of weights and activations.
+    pub dtypes: String,
+    /// Bytes of weights that the backend holds.
+    pub weight_bytes: u64,
+}
+
+/// Keys and values of the prefix, wherever the backend keeps them.
+pub struct PrefixCache {
+    pub times: StageTimes,
+    payload: Box<dyn Any + Send>,
+}
+
+impl PrefixCache {
+    pub fn new<T: Any + Send>(times: StageTimes, payload: T) -> Self {
+        Self { times, payload: Box::new(payload) }
+    }
+
+    /// The payload, when this cache was made by a backend that keeps a `T`.
+    pub fn payload<T: Any + Send>(&self) -> Result<&T, BackendError> {
+        self.payload.downcast_ref().ok_or(BackendError::ForeignCache)
+    }
+}
+
+/// A resident π0 model.
+///
+/// Noise is always an input: the same inputs, noise and steps give the same chunk again on the same backend.
+pub trait Backend: Send {
+    fn describe(&self) -> BackendInfo;
+    /// Cameras and prompt through SigLIP and the language model: once per observation.
+    fn prefix(&mut self, inputs: &ModelInputs) -> Result<PrefixCache, BackendError>;
+    /// The Euler loop of the action expert over a prefix. `inputs` is the observation that the prefix was made of.
+    fn denoise(&mut self, prefix: &PrefixCache, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<Chunk, BackendError>;
+}
+
+/// Why a backend refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    #[error("This prefix cache was made by another backend. Compute the prefix again with the backend in use")]
+    ForeignCache,
+    #[error("{what} has {found} values and the model needs {expected}")]
+    Shape { what: String, found: usize, expected: usize },
+    #[error("{what} holds the value {value} at index {index}. Nothing was computed")]
+    NotFinite { what: String, index: usize, value: f32 },
+    #[error("No camera of this observation is present. At least one camera slot needs an image")]
+    NoCamera,
+    #[error("The prompt has no tokens. An instruction always has at least its BOS token")]
+    EmptyPrompt,
+    #[error("Token id {id} is outside of the vocabulary of {vocab_size}. Does the tokenizer belong to this checkpoint?")]
+    Token { id: u32, vocab_size: usize },
+    #[error("Zero denoise steps were asked for. Ask for at least one")]
+    NoSteps,
+}

@@ -1,0 +1,22 @@
+//! π0 policies on Tenstorrent cards, as a ROS 2 node and a command line.
+//!
+//! Camera images, joint states and an instruction go in; a π0 model that stays resident turns them into chunks of actions; the node
+//! publishes the chunks as trajectories.
+//!
+//! ```text
+//! sensor msgs ─► observation ─► Backend::prefix ─► PrefixCache ─► Backend::denoise ─► Chunk
+//!   (node)        decode, resize,   SigLIP + Gemma     KV per layer    action expert        │
+//!                 normalise, tokenise                                                       ▼
+//! commands ◄──── control ◄──── un-normalise, delta to absolute, robot map (observation) ◄───┘
+//!   (node)
+//! ```
+//!
+//! Dependencies point one way: `node`, `replay` and the binaries use [`policy`], which joins [`checkpoint`], [`observation`] and
+//! [`backend`]; those use [`model`]. `model`, `control` and `observation` know nothing of ROS, TTNN, files or wall clocks.
+
+pub mod backend;
+pub mod checkpoint;
+pub mod model;
+pub mod observation;
+pub mod policy;
+pub mod robot;
