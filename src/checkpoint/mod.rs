@@ -4,6 +4,7 @@
 
 mod normalizer;
 mod prompt;
+pub mod synthetic;
 mod weights;
 
 use std::path::{Path, PathBuf};

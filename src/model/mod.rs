@@ -4,6 +4,8 @@
 
 mod geometry;
 mod inputs;
+pub mod layout;
 
 pub use geometry::{GemmaGeometry, Geometry, VisionGeometry};
 pub use inputs::{Camera, Chunk, DenoiseRequest, ModelInputs, Prompt, StageTimes};
+pub use layout::TensorSpec;
