@@ -16,7 +16,9 @@
 
 pub mod backend;
 pub mod checkpoint;
+pub mod cli;
 pub mod model;
 pub mod observation;
 pub mod policy;
 pub mod robot;
+pub mod verify;

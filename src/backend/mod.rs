@@ -2,6 +2,8 @@
 //!
 //! A backend sees model space only (`model::ModelInputs` in, `model::Chunk` out): it knows nothing of sensors, robots or ROS.
 
+pub mod reference;
+
 use std::any::Any;
 
 use crate::model::{Chunk, DenoiseRequest, ModelInputs, StageTimes};
@@ -62,6 +64,12 @@ pub enum BackendError {
     EmptyPrompt,
     #[error("Token id {id} is outside of the vocabulary of {vocab_size}. Does the tokenizer belong to this checkpoint?")]
     Token { id: u32, vocab_size: usize },
+    #[error("The weights have no tensor {0}. Is the checkpoint complete?")]
+    MissingTensor(String),
+    #[error("Tensor {name} is {found:?} and the model needs {expected:?}")]
+    TensorShape { name: String, found: Vec<usize>, expected: Vec<usize> },
+    #[error("Cannot start {threads} threads: {reason}")]
+    Threads { threads: usize, reason: String },
     #[error("Zero denoise steps were asked for. Ask for at least one")]
     NoSteps,
 }

@@ -1,1 +1,35 @@
-fn main() {}
+//! The command line of pi0_tt. Needs no ROS.
+
+use std::{error::Error, io, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use pi0_tt::cli;
+use tracing_subscriber::EnvFilter;
+
+/// pi0 robot policies: check a checkpoint, verify the arithmetic, compute actions
+#[derive(Parser)]
+#[command(name = "pi0_tt", version, propagate_version = true, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Verify(cli::verify::Args),
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_writer(io::stderr)
+        .without_time()
+        .init();
+    let outcome: Result<ExitCode, Box<dyn Error>> = match Cli::parse().command {
+        Command::Verify(args) => cli::verify::run(&args).map_err(Into::into),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("{error}");
+        ExitCode::FAILURE
+    })
+}

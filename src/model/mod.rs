@@ -5,7 +5,15 @@
 mod geometry;
 mod inputs;
 pub mod layout;
+mod noise;
+mod rope;
+mod schedule;
+mod sequence;
 
 pub use geometry::{GemmaGeometry, Geometry, VisionGeometry};
 pub use inputs::{Camera, Chunk, DenoiseRequest, ModelInputs, Prompt, StageTimes};
 pub use layout::TensorSpec;
+pub use noise::noise;
+pub use rope::Rope;
+pub use schedule::{EulerSchedule, time_embedding};
+pub use sequence::{Mask, Rows, Sequence};

@@ -1,0 +1,276 @@
+//! π0 on the CPU in float32: the oracle that every other backend is held against.
+//!
+//! The arithmetic is LeRobot's (which is openpi's PyTorch port): float32 projections, norms and softmax, time embedding in float64
+//! rounded once, exact `t = 1 + k dt`. Weights stay in the checkpoint's format and are widened as they are used.
+
+mod attention;
+mod elementwise;
+mod gemma;
+mod linear;
+mod probe;
+mod suffix;
+mod vision;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Instant;
+
+pub use probe::{NoProbe, Probe};
+
+use self::{
+    gemma::{Gemma, LayerCache, Until},
+    linear::Linear,
+    suffix::Suffix,
+    vision::Vision,
+};
+use super::{Backend, BackendError, BackendInfo, PrefixCache};
+use crate::{
+    checkpoint::{Tensor, Weights},
+    model::{Camera, Chunk, DenoiseRequest, Geometry, ModelInputs, Sequence, StageTimes, layout},
+};
+
+/// Whether rows that cannot change the result are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rows {
+    /// Rows of masked cameras and of prompt padding are left out, and the last prefix layer stops after its keys and values.
+    #[default]
+    Needed,
+    /// Everything is computed and masked, as LeRobot does. For verification.
+    All,
+}
+
+/// How the reference backend computes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReferenceOptions {
+    pub rows: Rows,
+    /// Threads; `None` takes all cores.
+    pub threads: Option<usize>,
+}
+
+/// π0 on the CPU.
+pub struct Reference {
+    geometry: Geometry,
+    rows: Rows,
+    vision: Vision,
+    embed_tokens: Tensor,
+    vlm: Gemma,
+    suffix: Suffix,
+    pool: rayon::ThreadPool,
+    info: BackendInfo,
+}
+
+/// Prefix keys and values with the sequence that they belong to.
+struct Prefix {
+    sequence: Sequence,
+    layers: Vec<LayerCache>,
+}
+
+/// Takes tensors out of a checkpoint and checks that each has the shape that the geometry says.
+pub struct Loader<'a> {
+    weights: &'a Weights,
+}
+
+impl Loader<'_> {
+    fn tensor(&self, name: &str) -> Result<&Tensor, BackendError> {
+        self.weights.get(name).ok_or_else(|| BackendError::MissingTensor(name.to_owned()))
+    }
+
+    fn vector(&self, name: &str) -> Result<Vec<f32>, BackendError> {
+        Ok(self.tensor(name)?.to_f32())
+    }
+
+    /// `name.weight` with `name.bias` where the model has one.
+    fn linear(&self, name: &str) -> Result<Linear, BackendError> {
+        let bias = self.weights.get(&format!("{name}.bias")).map(Tensor::to_f32);
+        Ok(Linear::new(self.tensor(&format!("{name}.weight"))?.clone(), bias))
+    }
+}
+
+impl Reference {
+    /// Takes the weights of a model of `geometry`. Large matrices are shared with `weights`, not copied.
+    pub fn new(geometry: Geometry, weights: &Weights, options: ReferenceOptions) -> Result<Self, BackendError> {
+        for spec in geometry.tensors() {
+            let tensor = weights.get(&spec.name).ok_or_else(|| BackendError::MissingTensor(spec.name.clone()))?;
+            if tensor.shape() != spec.shape {
+                let found = tensor.shape().to_vec();
+                return Err(BackendError::TensorShape { name: spec.name, found, expected: spec.shape });
+            }
+        }
+        let loader = Loader { weights };
+        let threads = options.threads.unwrap_or(0);
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("reference-{index}"))
+            .build()
+            .map_err(|error| BackendError::Threads { threads, reason: error.to_string() })?;
+        Ok(Self {
+            geometry,
+            rows: options.rows,
+            vision: Vision::load(&loader, geometry.vision)?,
+            embed_tokens: loader.tensor(&format!("{}.embed_tokens.weight", layout::VLM))?.clone(),
+            vlm: Gemma::load(&loader, layout::VLM, geometry.vlm)?,
+            suffix: Suffix::load(&loader, &geometry)?,
+            info: BackendInfo {
+                name: "reference",
+                device: format!("CPU, {} threads", pool.current_num_threads()),
+                dtypes: dtypes(weights),
+                weight_bytes: weights.bytes(),
+            },
+            pool,
+        })
+    }
+
+    /// [`Backend::prefix`] that shows every intermediate to `probe`.
+    pub fn prefix_probed(&mut self, inputs: &ModelInputs, probe: &mut (dyn Probe + Send)) -> Result<PrefixCache, BackendError> {
+        self.check(inputs)?;
+        let sequence = Sequence::new(&self.valid(inputs), self.geometry.horizon);
+        self.pool.install(|| Ok(self.prefix_of(inputs, sequence, probe)))
+    }
+
+    /// [`Backend::denoise`] that shows every intermediate to `probe`.
+    pub fn denoise_probed(
+        &mut self,
+        prefix: &PrefixCache,
+        inputs: &ModelInputs,
+        request: &DenoiseRequest,
+        probe: &mut (dyn Probe + Send),
+    ) -> Result<Chunk, BackendError> {
+        self.check_request(inputs, request)?;
+        let Prefix { sequence, layers } = prefix.payload()?;
+        let (actions, steps) =
+            self.pool.install(|| self.suffix.denoise(&sequence.suffix, layers, &inputs.state, request, probe))?;
+        Ok(Chunk { actions, times: StageTimes { steps, ..prefix.times.clone() } })
+    }
+
+    /// Which of the computed prefix rows are real.
+    fn valid(&self, inputs: &ModelInputs) -> Vec<bool> {
+        let tokens = self.geometry.vision.tokens();
+        let cameras = inputs.cameras.iter().flat_map(|camera| std::iter::repeat_n(matches!(camera, Camera::Present(_)), tokens));
+        let prompt = (0..self.geometry.prompt_slots).map(|slot| slot < inputs.prompt.ids.len());
+        let all = cameras.chain(prompt);
+        match self.rows {
+            Rows::All => all.collect(),
+            Rows::Needed => all.filter(|&valid| valid).collect(),
+        }
+    }
+
+    fn prefix_of(&self, inputs: &ModelInputs, sequence: Sequence, probe: &mut dyn Probe) -> PrefixCache {
+        let start = Instant::now();
+        // A masked camera is what LeRobot feeds for a missing one: every value -1.
+        let black = vec![-1.0; 3 * self.geometry.vision.image_size.pow(2)];
+        let (slots, images): (Vec<usize>, Vec<&[f32]>) = inputs
+            .cameras
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, camera)| match (camera, self.rows) {
+                (Camera::Present(pixels), _) => Some((slot, pixels.as_slice())),
+                (Camera::Masked, Rows::All) => Some((slot, black.as_slice())),
+                (Camera::Masked, Rows::Needed) => None,
+            })
+            .unzip();
+        let mut h = self.vision.forward(&images, &slots, probe);
+        let vision = start.elapsed();
+
+        let start = Instant::now();
+        let width = self.geometry.vlm.width;
+        let padding = match self.rows {
+            Rows::All => self.geometry.prompt_slots - inputs.prompt.ids.len(),
+            Rows::Needed => 0,
+        };
+        let scale = (width as f64).sqrt() as f32;
+        let first = h.len();
+        for &id in inputs.prompt.ids.iter().chain(std::iter::repeat_n(&0, padding)) {
+            let row = h.len();
+            h.resize(row + width, 0.0);
+            self.embed_tokens.data().widen_into(id as usize * width, &mut h[row..]);
+            h[row..].iter_mut().for_each(|value| *value *= scale);
+        }
+        probe.tensor("prefix.lang_embs", width, &h[first..]);
+        probe.tensor("prefix.embs", width, &h);
+
+        let mut layers = Vec::with_capacity(self.geometry.vlm.depth);
+        let until = match self.rows {
+            Rows::All => Until::Output,
+            Rows::Needed => Until::LastKeyValues,
+        };
+        self.vlm.forward(&mut h, &sequence.prefix, &[], until, "prefix", probe, |cache| layers.push(cache));
+        if until == Until::Output {
+            probe.tensor("prefix.out", width, &h);
+        }
+        let kv_width = self.geometry.vlm.kv_heads * self.geometry.vlm.head_dim;
+        for (index, LayerCache { keys, values }) in layers.iter().enumerate() {
+            probe.tensor(&format!("prefix.kv.{index}.key"), kv_width, keys);
+            probe.tensor(&format!("prefix.kv.{index}.value"), kv_width, values);
+        }
+        let times = StageTimes { vision, prefix: start.elapsed(), steps: Vec::new() };
+        PrefixCache::new(times, Prefix { sequence, layers })
+    }
+
+    fn check(&self, inputs: &ModelInputs) -> Result<(), BackendError> {
+        let geometry = &self.geometry;
+        let pixels = 3 * geometry.vision.image_size.pow(2);
+        let mut present = false;
+        for (slot, camera) in inputs.cameras.iter().enumerate() {
+            if let Camera::Present(values) = camera {
+                check_values(|| format!("Camera {slot}"), values, pixels)?;
+                present = true;
+            }
+        }
+        if !present {
+            return Err(BackendError::NoCamera);
+        }
+        let ids = &inputs.prompt.ids;
+        if ids.is_empty() {
+            return Err(BackendError::EmptyPrompt);
+        }
+        if ids.len() > geometry.prompt_slots {
+            return Err(BackendError::Shape { what: "The prompt".into(), found: ids.len(), expected: geometry.prompt_slots });
+        }
+        match ids.iter().find(|&&id| id as usize >= geometry.vocab_size) {
+            Some(&id) => Err(BackendError::Token { id, vocab_size: geometry.vocab_size }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_request(&self, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<(), BackendError> {
+        check_values(|| "The state".into(), &inputs.state, self.geometry.state_dim)?;
+        check_values(|| "The noise".into(), &request.noise, self.geometry.horizon * self.geometry.action_dim)
+    }
+}
+
+impl Backend for Reference {
+    fn describe(&self) -> BackendInfo {
+        self.info.clone()
+    }
+
+    fn prefix(&mut self, inputs: &ModelInputs) -> Result<PrefixCache, BackendError> {
+        self.prefix_probed(inputs, &mut NoProbe)
+    }
+
+    fn denoise(&mut self, prefix: &PrefixCache, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<Chunk, BackendError> {
+        self.denoise_probed(prefix, inputs, request, &mut NoProbe)
+    }
+}
+
+fn check_values(what: impl Fn() -> String, values: &[f32], expected: usize) -> Result<(), BackendError> {
+    if values.len() != expected {
+        return Err(BackendError::Shape { what: what(), found: values.len(), expected });
+    }
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(BackendError::NotFinite { what: what(), index, value: values[index] }),
+        None => Ok(()),
+    }
+}
+
+/// The number formats of the weights in words, largest share first.
+fn dtypes(weights: &Weights) -> String {
+    let mut bytes = std::collections::BTreeMap::new();
+    for (_, tensor) in weights.iter() {
+        *bytes.entry(tensor.dtype()).or_insert(0) += tensor.bytes();
+    }
+    let mut shares: Vec<_> = bytes.into_iter().collect();
+    shares.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
+    let names: Vec<String> = shares.iter().map(|(dtype, _)| dtype.to_string()).collect();
+    format!("{} weights, float32 arithmetic", names.join(" + "))
+}

@@ -1,0 +1,126 @@
+//! State token, action tokens and the Euler loop of the action expert.
+
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Loader, Probe,
+    elementwise::{add, silu},
+    gemma::{Gemma, LayerCache, Until},
+    linear::{Linear, Product, products},
+};
+use crate::{
+    backend::BackendError,
+    checkpoint::Tensor,
+    model::{DenoiseRequest, EulerSchedule, Geometry, Rows, layout, time_embedding},
+};
+
+/// The suffix: everything that is computed anew in each Euler step.
+pub struct Suffix {
+    geometry: Geometry,
+    state_proj: Linear,
+    action_in_proj: Linear,
+    /// The half of `action_time_mlp_in` that multiplies the embedded action.
+    action_mlp_in: Linear,
+    /// The other half, that multiplies the time embedding, with the bias.
+    time_mlp_in: Linear,
+    action_time_mlp_out: Linear,
+    action_out_proj: Linear,
+    expert: Gemma,
+    /// What each step adds to the embedded actions, `[steps, width]`: depends on t alone, so it is computed once for each number of steps.
+    time_rows: Mutex<(usize, Vec<f32>)>,
+}
+
+impl Suffix {
+    pub fn load(loader: &Loader<'_>, geometry: &Geometry) -> Result<Self, BackendError> {
+        let width = geometry.expert.width;
+        // [width, 2 width]: the columns of the action come first, then those of the time.
+        let mlp_in = loader.vector("action_time_mlp_in.weight")?;
+        let half = |start: usize| {
+            let columns = mlp_in.chunks_exact(2 * width).flat_map(|row| row[start..start + width].iter().copied());
+            Tensor::from_f32(vec![width, width], columns.collect())
+        };
+        let bias = loader.vector("action_time_mlp_in.bias")?;
+        Ok(Self {
+            geometry: *geometry,
+            state_proj: loader.linear("state_proj")?,
+            action_in_proj: loader.linear("action_in_proj")?,
+            action_mlp_in: Linear::new(half(0), None),
+            time_mlp_in: Linear::new(half(width), Some(bias)),
+            action_time_mlp_out: loader.linear("action_time_mlp_out")?,
+            action_out_proj: loader.linear("action_out_proj")?,
+            expert: Gemma::load(loader, layout::EXPERT, geometry.expert)?,
+            time_rows: Mutex::new((0, Vec::new())),
+        })
+    }
+
+    /// Integrates `request.noise` to actions `[horizon, action_dim]`; also the time of each step.
+    pub fn denoise(
+        &self,
+        rows: &Rows,
+        prefix: &[LayerCache],
+        state: &[f32],
+        request: &DenoiseRequest,
+        probe: &mut dyn Probe,
+    ) -> Result<(Vec<f32>, Vec<Duration>), BackendError> {
+        let schedule = EulerSchedule::new(request.steps).ok_or(BackendError::NoSteps)?;
+        let (width, horizon) = (self.geometry.expert.width, self.geometry.horizon);
+        let time_rows = self.time_rows(schedule);
+        let dt = schedule.dt() as f32;
+
+        probe.tensor("state_padded", state.len(), state);
+        let mut state_token = vec![0.0; width];
+        self.state_proj.forward(state, &mut state_token);
+
+        let mut x = request.noise.clone();
+        let mut v = vec![0.0; x.len()];
+        let (mut embedded, mut hidden) = (vec![0.0; horizon * width], vec![0.0; horizon * width]);
+        let mut times = Vec::with_capacity(request.steps);
+        for (step, time_row) in time_rows.chunks_exact(width).enumerate() {
+            let start = Instant::now();
+            probe.tensor(&format!("step.{step}.x_t"), self.geometry.action_dim, &x);
+
+            self.action_in_proj.forward(&x, &mut embedded);
+            products(&embedded, &mut [Product { linear: &self.action_mlp_in, out: &mut hidden }]);
+            for row in hidden.chunks_exact_mut(width) {
+                add(row, time_row);
+                silu(row);
+            }
+            let mut h = vec![0.0; (horizon + 1) * width];
+            h[..width].copy_from_slice(&state_token);
+            self.action_time_mlp_out.forward(&hidden, &mut h[width..]);
+            probe.tensor(&format!("step.{step}.suffix_embs"), width, &h);
+
+            let tag = format!("step.{step}");
+            self.expert.forward(&mut h, rows, prefix, Until::Output, &tag, probe, |_| ());
+            probe.tensor(&format!("step.{step}.suffix_out"), width, &h);
+
+            self.action_out_proj.forward(&h[width..], &mut v);
+            probe.tensor(&format!("step.{step}.v_t"), self.geometry.action_dim, &v);
+            for (x, v) in x.iter_mut().zip(&v) {
+                *x += dt * v;
+            }
+            times.push(start.elapsed());
+        }
+        Ok((x, times))
+    }
+
+    /// `time_embedding(t) W_time^T + b` of every step.
+    fn time_rows(&self, schedule: EulerSchedule) -> Vec<f32> {
+        let mut cached = self.time_rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if cached.0 != schedule.steps() {
+            let Geometry { min_period, max_period, .. } = self.geometry;
+            let width = self.geometry.expert.width;
+            let embeddings: Vec<f32> = (0..schedule.steps())
+                .flat_map(|step| time_embedding(schedule.time(step), width, min_period, max_period))
+                .map(|value| value as f32)
+                .collect();
+            let mut rows = vec![0.0; embeddings.len()];
+            self.time_mlp_in.forward(&embeddings, &mut rows);
+            *cached = (schedule.steps(), rows);
+        }
+        cached.1.clone()
+    }
+}

@@ -1,0 +1,199 @@
+//! Errors between computed and golden tensors.
+
+use super::{Golden, Run};
+use crate::{
+    backend::reference::{Probe, Rows},
+    model::Camera,
+};
+
+/// How two tensors are compared, with the bound that decides.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Metric {
+    /// Every value is equal.
+    Exact,
+    /// Largest absolute difference over the largest absolute golden value.
+    MaxRelative { bound: f64 },
+    /// Root mean square of the difference over that of the golden values.
+    RelativeRms { bound: f64 },
+    /// [`Metric::RelativeRms`] and Pearson's correlation.
+    RmsAndCorrelation { rms: f64, pcc: f64 },
+}
+
+/// The outcome for one tensor.
+#[derive(Clone, Debug)]
+pub struct Score {
+    pub tensor: String,
+    pub metric: Metric,
+    /// The metric's error; for [`Metric::Exact`] the number of values that differ.
+    pub error: f64,
+    /// Pearson's correlation where the metric asks for it.
+    pub pcc: Option<f64>,
+    pub passed: bool,
+}
+
+/// Compares `values` with `golden`. A different number of values never passes.
+pub fn score(tensor: &str, metric: Metric, values: &[f64], golden: &[f64]) -> Score {
+    let mut score = Score { tensor: tensor.to_owned(), metric, error: f64::INFINITY, pcc: None, passed: false };
+    if values.len() != golden.len() {
+        return score;
+    }
+    let pairs = || values.iter().zip(golden);
+    let rms = || {
+        let difference: f64 = pairs().map(|(v, g)| (v - g).powi(2)).sum();
+        let size: f64 = golden.iter().map(|g| g * g).sum();
+        (difference / size.max(f64::MIN_POSITIVE)).sqrt()
+    };
+    (score.error, score.passed) = match metric {
+        Metric::Exact => {
+            let different = pairs().filter(|(v, g)| v != g).count();
+            (different as f64, different == 0)
+        }
+        Metric::MaxRelative { bound } => {
+            // `max` would lose a NaN.
+            let worst = pairs().map(|(v, g)| (v - g).abs()).fold(0.0, |a: f64, b| if b > a || b.is_nan() { b } else { a });
+            let size = golden.iter().fold(0.0f64, |a, g| a.max(g.abs()));
+            let error = worst / size.max(f64::MIN_POSITIVE);
+            (error, error <= bound)
+        }
+        Metric::RelativeRms { bound } => (rms(), rms() <= bound),
+        Metric::RmsAndCorrelation { rms: bound, pcc } => {
+            let correlation = correlation(values, golden);
+            score.pcc = Some(correlation);
+            (rms(), rms() <= bound && correlation >= pcc)
+        }
+    };
+    score
+}
+
+/// Pearson's correlation coefficient.
+fn correlation(a: &[f64], b: &[f64]) -> f64 {
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let (mean_a, mean_b) = (mean(a), mean(b));
+    let moment = |f: &dyn Fn(f64, f64) -> f64| a.iter().zip(b).map(|(a, b)| f(a - mean_a, b - mean_b)).sum::<f64>();
+    moment(&|a, b| a * b) / (moment(&|a, _| a * a) * moment(&|_, b| b * b)).sqrt()
+}
+
+/// Collects scores while the reference backend runs.
+pub struct Comparison<'a> {
+    golden: &'a Golden,
+    run: &'a Run,
+    /// Golden row of each computed prefix row that is real, with the computed row.
+    prefix_rows: Vec<(usize, usize)>,
+    scores: Vec<Score>,
+}
+
+impl<'a> Comparison<'a> {
+    pub fn new(golden: &'a Golden, run: &'a Run, rows: Rows) -> Self {
+        let valid = run.valid(&golden.geometry);
+        let real = valid.iter().enumerate().filter_map(|(row, &valid)| valid.then_some(row));
+        let prefix_rows = match rows {
+            Rows::All => real.map(|row| (row, row)).collect(),
+            Rows::Needed => real.enumerate().map(|(computed, row)| (row, computed)).collect(),
+        };
+        Self { golden, run, prefix_rows, scores: Vec::new() }
+    }
+
+    /// The resized image of a camera slot.
+    pub fn image(&mut self, slot: usize, camera: &Camera) {
+        if let Camera::Present(pixels) = camera {
+            self.compare(&format!("prefix.image.{slot}"), &widen(pixels));
+        }
+    }
+
+    /// The final actions, of which the golden set stores the robot's columns.
+    pub fn actions(&mut self, actions: &[f32]) {
+        let name = self.run.actions;
+        if let Some(tensor) = self.golden.expected(name) {
+            let columns = tensor.shape.last().copied().unwrap_or(0);
+            let cut = actions.chunks(self.golden.geometry.action_dim).flat_map(|row| row.iter().take(columns));
+            let values: Vec<f64> = cut.map(|&value| f64::from(value)).collect();
+            self.scores.extend(self.golden.score(name, self.golden.precision.actions(), &values));
+        }
+    }
+
+    pub fn finish(self) -> Vec<Score> {
+        self.scores
+    }
+
+    fn compare(&mut self, name: &str, values: &[f64]) {
+        self.scores.extend(self.golden.score(name, self.golden.precision.intermediate(), values));
+    }
+
+    /// Compares chosen rows: `rows` are pairs of golden row and computed row.
+    fn compare_rows(&mut self, name: &str, label: &str, width: usize, values: &[f32], rows: &[(usize, usize)]) {
+        let Some(tensor) = self.golden.expected(name) else { return };
+        let cut = |row: usize| row * width..(row + 1) * width;
+        let (mut found, mut wanted) = (Vec::new(), Vec::new());
+        for &(golden_row, computed_row) in rows {
+            if let (Some(values), Some(golden)) = (values.get(cut(computed_row)), tensor.values.get(cut(golden_row))) {
+                found.extend(widen(values));
+                wanted.extend_from_slice(golden);
+            }
+        }
+        if !wanted.is_empty() {
+            self.scores.push(score(label, self.golden.precision.intermediate(), &found, &wanted));
+        }
+    }
+}
+
+impl Probe for Comparison<'_> {
+    fn tensor(&mut self, name: &str, width: usize, values: &[f32]) {
+        if name.starts_with("prefix.lang_embs") {
+            // Computed rows are the valid ones first, so padding is simply cut off.
+            let rows: Vec<_> = (0..self.run.inputs.prompt.ids.len()).map(|row| (row, row)).collect();
+            self.compare_rows(name, name, width, values, &rows);
+        } else if name.starts_with("prefix.") {
+            let rows = self.prefix_rows.clone();
+            self.compare_rows(name, name, width, values, &rows);
+            if let Some(stored) = self.golden.expected("rows") {
+                // Row `k` of the stored tensor is prefix row `stored[k]`.
+                let chosen: Vec<_> = stored
+                    .values
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(k, &row)| {
+                        rows.iter().find(|(golden, _)| *golden as f64 == row).map(|&(_, computed)| (k, computed))
+                    })
+                    .collect();
+                self.compare_rows(&format!("{name}.rows"), name, width, values, &chosen);
+            }
+        } else if name.starts_with("vision.") {
+            self.compare(name, &widen(values));
+            // gen_golden's choice of rows at the published size.
+            let chosen = [(0, 0), (1, 1), (2, 128), (3, 255)];
+            self.compare_rows(&format!("{name}.rows"), name, width, values, &chosen);
+        } else {
+            self.compare(name, &widen(values));
+            if name.starts_with("step.0.layer.") {
+                // The state token's mask is invisible in the actions: its row is a check of its own.
+                self.compare_rows(name, &format!("{name}.state_row"), width, values, &[(0, 0)]);
+            }
+        }
+    }
+}
+
+fn widen(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| f64::from(value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nan_never_passes() {
+        for metric in [
+            Metric::Exact,
+            Metric::MaxRelative { bound: 1e9 },
+            Metric::RelativeRms { bound: 1e9 },
+            Metric::RmsAndCorrelation { rms: 1e9, pcc: -1.0 },
+        ] {
+            assert!(!score("x", metric, &[1.0, f64::NAN, 2.0], &[1.0, 1.0, 2.0]).passed, "{metric:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_value_never_passes() {
+        assert!(!score("x", Metric::MaxRelative { bound: 1e9 }, &[1.0], &[1.0, 1.0]).passed);
+    }
+}

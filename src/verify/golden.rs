@@ -1,0 +1,288 @@
+//! A folder of golden tensors.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use safetensors::{Dtype as Stored, SafeTensors};
+use serde::Deserialize;
+
+use super::{Metric, Score, VerifyError, compare};
+use crate::{
+    checkpoint::{Checkpoint, Dtype, Weights, synthetic},
+    model::{Camera, GemmaGeometry, Geometry, ModelInputs, Prompt, VisionGeometry},
+    observation::{ResizeKernel, Resizer, RgbImage},
+};
+
+/// A tensor of any stored format.
+#[derive(Clone, Debug)]
+pub struct GoldenTensor {
+    pub shape: Vec<usize>,
+    pub values: Vec<f64>,
+}
+
+/// The arithmetic that made the golden tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// LeRobot in float32: the reference must agree to rounding.
+    F32,
+    /// LeRobot in its mixed bfloat16 mode: the reference, which is more exact, must agree to bfloat16's noise.
+    BF16,
+}
+
+impl Precision {
+    /// How intermediates are compared.
+    pub fn intermediate(self) -> Metric {
+        match self {
+            Self::F32 => Metric::MaxRelative { bound: 1e-5 },
+            Self::BF16 => Metric::RelativeRms { bound: 3e-2 },
+        }
+    }
+
+    /// How actions are compared.
+    pub fn actions(self) -> Metric {
+        match self {
+            Self::F32 => Metric::MaxRelative { bound: 1e-4 },
+            Self::BF16 => Metric::RmsAndCorrelation { rms: 2e-2, pcc: 0.9995 },
+        }
+    }
+}
+
+/// One inference of a golden set.
+pub struct Run {
+    /// Tensor that holds its actions.
+    pub actions: &'static str,
+    pub inputs: ModelInputs,
+    /// Whether the stored intermediates belong to this run.
+    pub has_intermediates: bool,
+}
+
+impl Run {
+    /// Which prefix rows are real, camera slots first.
+    pub fn valid(&self, geometry: &Geometry) -> Vec<bool> {
+        let cameras = self
+            .inputs
+            .cameras
+            .iter()
+            .flat_map(|camera| std::iter::repeat_n(matches!(camera, Camera::Present(_)), geometry.vision.tokens()));
+        cameras.chain((0..geometry.prompt_slots).map(|slot| slot < self.inputs.prompt.ids.len())).collect()
+    }
+}
+
+/// An opened golden set.
+pub struct Golden {
+    pub dir: PathBuf,
+    pub geometry: Geometry,
+    pub weights: Weights,
+    pub precision: Precision,
+    pub steps: usize,
+    inputs: BTreeMap<String, GoldenTensor>,
+    expected: BTreeMap<String, GoldenTensor>,
+}
+
+/// `meta.json`: the geometry of a set with shrunken towers.
+#[derive(Deserialize)]
+struct Meta {
+    geometry: MetaGeometry,
+}
+
+#[derive(Deserialize)]
+struct MetaGeometry {
+    vlm: MetaGemma,
+    exp: MetaGemma,
+    vis: MetaVision,
+    vocab: usize,
+    chunk: usize,
+    max_len: usize,
+    max_dim: usize,
+}
+
+#[derive(Deserialize)]
+struct MetaGemma {
+    width: usize,
+    depth: usize,
+    mlp_dim: usize,
+    num_heads: usize,
+    num_kv_heads: usize,
+    head_dim: usize,
+}
+
+#[derive(Deserialize)]
+struct MetaVision {
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    patch_size: usize,
+    image_size: usize,
+}
+
+impl From<MetaGeometry> for Geometry {
+    fn from(meta: MetaGeometry) -> Self {
+        let gemma = |gemma: MetaGemma| GemmaGeometry {
+            width: gemma.width,
+            depth: gemma.depth,
+            heads: gemma.num_heads,
+            kv_heads: gemma.num_kv_heads,
+            head_dim: gemma.head_dim,
+            mlp_width: gemma.mlp_dim,
+        };
+        Self {
+            vision: VisionGeometry {
+                width: meta.vis.hidden_size,
+                depth: meta.vis.num_hidden_layers,
+                heads: meta.vis.num_attention_heads,
+                mlp_width: meta.vis.intermediate_size,
+                patch: meta.vis.patch_size,
+                image_size: meta.vis.image_size,
+            },
+            vlm: gemma(meta.vlm),
+            expert: gemma(meta.exp),
+            vocab_size: meta.vocab,
+            prompt_slots: meta.max_len,
+            horizon: meta.chunk,
+            action_dim: meta.max_dim,
+            state_dim: meta.max_dim,
+            ..Self::base()
+        }
+    }
+}
+
+const CAMERAS: [&str; 3] = ["base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb"];
+
+impl Golden {
+    pub fn open(dir: &Path) -> Result<Self, VerifyError> {
+        let pair = [("inputs", "intermediates"), ("full_inputs", "full_golden")]
+            .map(|(inputs, expected)| [inputs, expected].map(|stem| dir.join(stem).with_extension("safetensors")))
+            .into_iter()
+            .find(|pair| pair.iter().all(|file| file.is_file()))
+            .ok_or_else(|| VerifyError::NoGolden(dir.to_owned()))?;
+        let [(inputs, _), (expected, dtype)] = [read(&pair[0])?, read(&pair[1])?];
+        let geometry = match fs::read_to_string(dir.join("meta.json")) {
+            Ok(text) => serde_json::from_str::<Meta>(&text)
+                .map_err(|error| VerifyError::Read { path: dir.join("meta.json"), reason: error.to_string() })?
+                .geometry
+                .into(),
+            Err(_) => Geometry::base(),
+        };
+        let precision = if dtype.as_deref() == Some("bfloat16") { Precision::BF16 } else { Precision::F32 };
+        let weights = if dir.join("model.safetensors").is_file() {
+            Checkpoint::open_model_only(dir)?.weights
+        } else {
+            synthetic_weights(&geometry)
+        };
+        let steps = (0..).take_while(|step| expected.contains_key(&format!("step.{step}.x_t"))).count();
+        Ok(Self { dir: dir.to_owned(), geometry, weights, precision, steps, inputs, expected })
+    }
+
+    /// The runs that the set holds actions of.
+    pub fn runs(&self) -> Result<Vec<Run>, VerifyError> {
+        let kinds: [(&'static str, &[bool], bool); 4] = [
+            ("runA.actions", &[true, true, false], true),
+            ("runA_dropped_cam.actions", &[true, true], false),
+            ("runB.actions", &[true, true, true], false),
+            ("actions", &[true, true, true], true),
+        ];
+        kinds
+            .into_iter()
+            .filter(|(actions, ..)| self.expected.contains_key(*actions))
+            .map(|(actions, present, has_intermediates)| {
+                Ok(Run { actions, inputs: self.model_inputs(present)?, has_intermediates })
+            })
+            .collect()
+    }
+
+    /// Noise of every run, `[horizon, action_dim]`.
+    pub fn noise(&self) -> Result<Vec<f32>, VerifyError> {
+        Ok(self.input("noise")?.values.iter().map(|&value| value as f32).collect())
+    }
+
+    pub fn expected(&self, name: &str) -> Option<&GoldenTensor> {
+        self.expected.get(name)
+    }
+
+    /// The score of `values` against tensor `name`, when the set has it.
+    pub fn score(&self, name: &str, metric: Metric, values: &[f64]) -> Option<Score> {
+        self.expected.get(name).map(|tensor| compare::score(name, metric, values, &tensor.values))
+    }
+
+    fn input(&self, name: &str) -> Result<&GoldenTensor, VerifyError> {
+        self.inputs
+            .get(name)
+            .ok_or_else(|| VerifyError::Missing { file: self.dir.join("inputs.safetensors"), name: name.to_owned() })
+    }
+
+    /// Inputs as LeRobot's own preprocessing makes them, with the cameras that are `present`.
+    fn model_inputs(&self, present: &[bool]) -> Result<ModelInputs, VerifyError> {
+        let resizer = Resizer::new(ResizeKernel::Lerobot, self.geometry.vision.image_size);
+        let camera = |(name, &present): (&str, &bool)| -> Result<Camera, VerifyError> {
+            if !present {
+                return Ok(Camera::Masked);
+            }
+            let image = rgb(self.input(&format!("observation.images.{name}"))?)?;
+            Ok(Camera::Present(resizer.resize(&image)?))
+        };
+        let ids = self.input("observation.language.tokens")?;
+        let mask = self.input("observation.language.attention_mask")?;
+        let valid = mask.values.iter().filter(|&&valid| valid != 0.0).count();
+        let mut state: Vec<f32> = self.input("observation.state")?.values.iter().map(|&value| value as f32).collect();
+        state.resize(self.geometry.state_dim, 0.0);
+        Ok(ModelInputs {
+            cameras: CAMERAS.into_iter().zip(present).map(camera).collect::<Result<_, _>>()?,
+            prompt: Prompt { ids: ids.values[..valid].iter().map(|&id| id as u32).collect() },
+            state,
+        })
+    }
+}
+
+/// `[1, 3, height, width]`, either 0..255 or a 255th of it, as an image.
+fn rgb(tensor: &GoldenTensor) -> Result<RgbImage, VerifyError> {
+    let (height, width) = (tensor.shape[2], tensor.shape[3]);
+    let scale = if tensor.values.iter().any(|&value| value > 1.0) { 1.0 } else { 255.0 };
+    let plane = height * width;
+    let pixels = (0..plane)
+        .flat_map(|pixel| (0..3).map(move |channel| channel * plane + pixel))
+        .map(|index| (tensor.values[index] * scale).round() as u8)
+        .collect();
+    Ok(RgbImage::new(width, height, pixels)?)
+}
+
+/// All tensors of a safetensors file, and the `dtype` of its metadata.
+fn read(path: &Path) -> Result<(BTreeMap<String, GoldenTensor>, Option<String>), VerifyError> {
+    let failed = |reason: String| VerifyError::Read { path: path.to_owned(), reason };
+    let bytes = fs::read(path).map_err(|error| failed(error.to_string()))?;
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| failed(error.to_string()))?;
+    let dtype = metadata.metadata().as_ref().and_then(|entries| entries.get("dtype").cloned());
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| failed(error.to_string()))?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.iter() {
+        let data = view.data();
+        let values: Vec<f64> = match view.dtype() {
+            Stored::F32 => numbers(data, |bytes| f64::from(f32::from_le_bytes(bytes))),
+            Stored::F64 => numbers(data, f64::from_le_bytes),
+            Stored::BF16 => numbers(data, |bytes| f64::from(half::bf16::from_le_bytes(bytes))),
+            Stored::I64 => numbers(data, |bytes| i64::from_le_bytes(bytes) as f64),
+            Stored::U8 => numbers(data, |[byte]| f64::from(byte)),
+            other => return Err(failed(format!("tensor {name} has the unexpected type {other:?}"))),
+        };
+        tensors.insert(name.to_owned(), GoldenTensor { shape: view.shape().to_vec(), values });
+    }
+    Ok((tensors, dtype))
+}
+
+fn numbers<const N: usize>(data: &[u8], number: impl Fn([u8; N]) -> f64) -> Vec<f64> {
+    data.as_chunks().0.iter().map(|&bytes| number(bytes)).collect()
+}
+
+fn synthetic_weights(geometry: &Geometry) -> Weights {
+    let bar = ProgressBar::new(geometry.parameters());
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {eta}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_message("Synthetic weights");
+    let weights = synthetic::weights(geometry, Dtype::F32, |made| bar.inc(made));
+    bar.finish_and_clear();
+    weights
+}

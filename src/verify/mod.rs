@@ -1,0 +1,124 @@
+//! Comparison of the reference backend with golden tensors that LeRobot's own π0 made.
+//!
+//! A golden set is a folder with `inputs.safetensors` and `intermediates.safetensors` (or `full_inputs` and `full_golden` for the
+//! published size, whose files hold chosen rows of the large tensors). Weights come from `model.safetensors` beside them, else from
+//! the portable synthetic rule ([`crate::checkpoint::synthetic`]).
+
+mod compare;
+mod golden;
+mod report;
+
+use std::path::{Path, PathBuf};
+
+pub use compare::{Metric, Score};
+pub use golden::{Golden, Precision, Run};
+pub use report::{Report, Row};
+
+use crate::{
+    backend::{
+        Backend, BackendError,
+        reference::{Reference, ReferenceOptions, Rows},
+    },
+    checkpoint::CheckpointError,
+    model::{DenoiseRequest, EulerSchedule, Rope, Sequence, time_embedding},
+    observation::ObservationError,
+};
+use compare::Comparison;
+
+/// Why a comparison could not be made. A comparison that was made and failed is a [`Report`].
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error(
+        "{0} holds no golden set: neither inputs.safetensors and intermediates.safetensors nor full_inputs.safetensors and full_golden.safetensors are there"
+    )]
+    NoGolden(PathBuf),
+    #[error("Cannot read {path}: {reason}")]
+    Read { path: PathBuf, reason: String },
+    #[error("{file} has no tensor {name}")]
+    Missing { file: PathBuf, name: String },
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    #[error(transparent)]
+    Observation(#[from] ObservationError),
+}
+
+/// Compares every tensor of the golden set in `dir`, computing all rows and again only the needed ones.
+pub fn verify(dir: &Path, threads: Option<usize>) -> Result<Report, VerifyError> {
+    let golden = Golden::open(dir)?;
+    let mut report = Report::new(&golden);
+    let geometry = golden.geometry;
+    for rows in [Rows::All, Rows::Needed] {
+        let mut model = Reference::new(geometry, &golden.weights, ReferenceOptions { rows, threads })?;
+        for run in golden.runs()? {
+            let mut comparison = Comparison::new(&golden, &run, rows);
+            if run.has_intermediates {
+                for (slot, camera) in run.inputs.cameras.iter().enumerate() {
+                    comparison.image(slot, camera);
+                }
+            }
+            let (prefix, chunk);
+            let request = DenoiseRequest { noise: golden.noise()?, steps: golden.steps };
+            if run.has_intermediates {
+                prefix = model.prefix_probed(&run.inputs, &mut comparison)?;
+                chunk = model.denoise_probed(&prefix, &run.inputs, &request, &mut comparison)?;
+            } else {
+                prefix = model.prefix(&run.inputs)?;
+                chunk = model.denoise(&prefix, &run.inputs, &request)?;
+            }
+            comparison.actions(&chunk.actions);
+            report.add(comparison.finish(), rows);
+        }
+    }
+    report.add(exact(&golden)?, Rows::All);
+    Ok(report)
+}
+
+/// Masks, positions, RoPE tables and times: functions of the sequence alone.
+fn exact(golden: &Golden) -> Result<Vec<Score>, VerifyError> {
+    let geometry = &golden.geometry;
+    let runs = golden.runs()?;
+    let run = runs.iter().find(|run| run.has_intermediates).unwrap_or(&runs[0]);
+    let valid = run.valid(geometry);
+    let sequence = Sequence::new(&valid, geometry.horizon);
+    let mut scores = Vec::new();
+    let mut check = |name: &str, metric: Metric, values: Vec<f64>| scores.extend(golden.score(name, metric, &values));
+
+    let flags = |flags: &mut dyn Iterator<Item = bool>| flags.map(|flag| f64::from(u8::from(flag))).collect::<Vec<f64>>();
+    let (prefix_rows, suffix_rows) = (valid.len(), geometry.horizon + 1);
+    let pairs = |queries: usize, keys: usize| (0..queries).flat_map(move |q| (0..keys).map(move |k| (q, k)));
+    check("prefix.pad_masks", Metric::Exact, flags(&mut valid.iter().copied()));
+    let prefix_mask = &sequence.prefix.mask;
+    check(
+        "prefix.att_2d_masks",
+        Metric::Exact,
+        flags(&mut pairs(prefix_rows, prefix_rows).map(|(q, k)| prefix_mask.allows(q, k))),
+    );
+    let suffix_mask = &sequence.suffix.mask;
+    check(
+        "step.0.att_2d_masks",
+        Metric::Exact,
+        flags(&mut pairs(suffix_rows, prefix_rows + suffix_rows).map(|(q, k)| suffix_mask.allows(q, k))),
+    );
+    for (tower, rows, head_dim) in
+        [("prefix", &sequence.prefix, geometry.vlm.head_dim), ("step.0", &sequence.suffix, geometry.expert.head_dim)]
+    {
+        check(&format!("{tower}.position_ids"), Metric::Exact, rows.positions.iter().map(|&p| p as f64).collect());
+        let rope = Rope::new(&rows.positions, head_dim);
+        // Hugging Face stores both halves of a head, which are equal.
+        let both = |table: &[f32]| -> Vec<f64> {
+            table.chunks(rope.half).flat_map(|row| row.iter().chain(row)).map(|&v| f64::from(v)).collect()
+        };
+        check(&format!("{tower}.rope_cos"), golden.precision.intermediate(), both(&rope.cos));
+        check(&format!("{tower}.rope_sin"), golden.precision.intermediate(), both(&rope.sin));
+    }
+    let schedule = EulerSchedule::new(golden.steps).ok_or(BackendError::NoSteps)?;
+    for step in 0..golden.steps {
+        let time = schedule.time(step);
+        check(&format!("step.{step}.time"), Metric::Exact, vec![f64::from(time)]);
+        let embedding = time_embedding(time, geometry.expert.width, geometry.min_period, geometry.max_period);
+        check(&format!("step.{step}.time_emb_f64"), Metric::MaxRelative { bound: 1e-12 }, embedding);
+    }
+    Ok(scores)
+}
