@@ -2,16 +2,34 @@
 //!
 //! Opening is strict: everything that is missing, unexpected or contradictory is listed in one error and nothing is returned.
 
+mod config;
+mod error;
+mod files;
+mod geometry;
+mod names;
+mod norm_stats;
 mod normalizer;
+mod processor;
 mod prompt;
+mod safetensors;
+mod sentencepiece;
+mod survey;
 pub mod synthetic;
+mod tokenizer;
 mod weights;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
+pub use error::{CheckpointError, ShapeMismatch};
 pub use normalizer::Normalizer;
 pub use prompt::{EncodedPrompt, PromptEncoder};
+pub use tokenizer::TokenizerKind;
 pub use weights::{Dtype, Tensor, TensorData, Weights};
+
+use self::survey::Survey;
 
 use crate::model::Geometry;
 
@@ -35,6 +53,19 @@ pub struct OpenOptions {
     pub norm_stats: Option<PathBuf>,
 }
 
+/// Configuration and weights of a folder, without processors, statistics and tokenizer.
+#[derive(Debug)]
+pub struct ModelFiles {
+    pub dir: PathBuf,
+    pub family: Family,
+    pub geometry: Geometry,
+    pub weights: Weights,
+    /// Camera slots in the model's order, as the checkpoint names them without `observation.images.` (`base_0_rgb`).
+    pub cameras: Vec<String>,
+    /// Euler steps that the checkpoint was configured for.
+    pub steps: usize,
+}
+
 /// A checkpoint that was found complete and consistent.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -44,6 +75,8 @@ pub struct Checkpoint {
     pub weights: Weights,
     /// Camera slots in the model's order, as the checkpoint names them without `observation.images.` (`base_0_rgb`).
     pub cameras: Vec<String>,
+    /// The names that the recording robot gave to cameras, with the slots that they became.
+    pub camera_renames: BTreeMap<String, String>,
     /// State and action entries that the robot of this checkpoint has; the model pads them.
     pub state_width: usize,
     pub action_width: usize,
@@ -57,14 +90,53 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    pub fn open(_dir: &Path, _options: &OpenOptions) -> Result<Self, CheckpointError> {
-        todo!("skeleton")
+    /// Opens a folder with everything that a policy needs.
+    pub fn open(dir: &Path, options: &OpenOptions) -> Result<Self, CheckpointError> {
+        let mut survey = Survey::complete(dir, options);
+        let side = std::mem::take(&mut survey.side);
+        let (Some(state_norm), Some(action_norm), Some(tokenizer)) = (side.state_norm, side.action_norm, side.tokenizer) else {
+            return Err(survey.refuse());
+        };
+        let model = ModelFiles::from_survey(survey)?;
+        Ok(Self {
+            dir: model.dir,
+            family: model.family,
+            geometry: model.geometry,
+            weights: model.weights,
+            cameras: model.cameras,
+            camera_renames: side.camera_renames,
+            state_width: state_norm.width(),
+            action_width: action_norm.width(),
+            state_norm,
+            action_norm,
+            relative_actions: side.relative_actions,
+            prompt: PromptEncoder::new(tokenizer, model.family, model.geometry.prompt_slots),
+            steps: model.steps,
+        })
+    }
+
+    /// Opens configuration and weights alone, for work in model space.
+    pub fn open_model_only(dir: &Path) -> Result<ModelFiles, CheckpointError> {
+        ModelFiles::from_survey(Survey::model(dir))
     }
 }
 
-/// Why a checkpoint was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
-    #[error("Cannot read {path}: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
+impl ModelFiles {
+    fn from_survey(survey: Survey) -> Result<Self, CheckpointError> {
+        match survey {
+            Survey {
+                dir,
+                config: Some(config),
+                tensors: Some(tensors),
+                family: Some(family),
+                geometry: Some(geometry),
+                causes,
+                ..
+            } if causes.is_empty() => {
+                let (cameras, steps) = (config.cameras, config.steps);
+                Ok(Self { dir, family, geometry, weights: tensors.weights, cameras, steps })
+            }
+            survey => Err(survey.refuse()),
+        }
+    }
 }
