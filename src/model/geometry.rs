@@ -59,6 +59,16 @@ impl VisionGeometry {
 }
 
 impl Geometry {
+    /// The geometry called `tiny`, `small` or `base`.
+    pub fn preset(name: &str) -> Option<Self> {
+        match name {
+            "tiny" => Some(Self::tiny()),
+            "small" => Some(Self::small()),
+            "base" => Some(Self::base()),
+            _ => None,
+        }
+    }
+
     /// The published π0: openpi `pi0_config.py` and `gemma.py` (gemma_2b, gemma_300m), SigLIP So400m/14 at 224 px.
     pub fn base() -> Self {
         let gemma = |width, mlp_width| GemmaGeometry { width, depth: 18, heads: 8, kv_heads: 1, head_dim: 256, mlp_width };

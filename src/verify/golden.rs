@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::{Metric, Score, VerifyError, compare};
 use crate::{
     checkpoint::{Checkpoint, Dtype, Weights, synthetic},
-    model::{Camera, GemmaGeometry, Geometry, ModelInputs, Prompt, VisionGeometry},
+    model::{Camera, Geometry, ModelInputs, Prompt},
     observation::{ResizeKernel, Resizer, RgbImage},
 };
 
@@ -83,72 +83,10 @@ pub struct Golden {
     expected: BTreeMap<String, GoldenTensor>,
 }
 
-/// `meta.json`: the geometry of a set with shrunken towers.
+/// `meta.json` beside a golden set.
 #[derive(Deserialize)]
 struct Meta {
-    geometry: MetaGeometry,
-}
-
-#[derive(Deserialize)]
-struct MetaGeometry {
-    vlm: MetaGemma,
-    exp: MetaGemma,
-    vis: MetaVision,
-    vocab: usize,
-    chunk: usize,
-    max_len: usize,
-    max_dim: usize,
-}
-
-#[derive(Deserialize)]
-struct MetaGemma {
-    width: usize,
-    depth: usize,
-    mlp_dim: usize,
-    num_heads: usize,
-    num_kv_heads: usize,
-    head_dim: usize,
-}
-
-#[derive(Deserialize)]
-struct MetaVision {
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    patch_size: usize,
-    image_size: usize,
-}
-
-impl From<MetaGeometry> for Geometry {
-    fn from(meta: MetaGeometry) -> Self {
-        let gemma = |gemma: MetaGemma| GemmaGeometry {
-            width: gemma.width,
-            depth: gemma.depth,
-            heads: gemma.num_heads,
-            kv_heads: gemma.num_kv_heads,
-            head_dim: gemma.head_dim,
-            mlp_width: gemma.mlp_dim,
-        };
-        Self {
-            vision: VisionGeometry {
-                width: meta.vis.hidden_size,
-                depth: meta.vis.num_hidden_layers,
-                heads: meta.vis.num_attention_heads,
-                mlp_width: meta.vis.intermediate_size,
-                patch: meta.vis.patch_size,
-                image_size: meta.vis.image_size,
-            },
-            vlm: gemma(meta.vlm),
-            expert: gemma(meta.exp),
-            vocab_size: meta.vocab,
-            prompt_slots: meta.max_len,
-            horizon: meta.chunk,
-            action_dim: meta.max_dim,
-            state_dim: meta.max_dim,
-            ..Self::base()
-        }
-    }
+    preset: String,
 }
 
 const CAMERAS: [&str; 3] = ["base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb"];
@@ -161,18 +99,13 @@ impl Golden {
             .find(|pair| pair.iter().all(|file| file.is_file()))
             .ok_or_else(|| VerifyError::NoGolden(dir.to_owned()))?;
         let [(inputs, _), (expected, dtype)] = [read(&pair[0])?, read(&pair[1])?];
-        let geometry = match fs::read_to_string(dir.join("meta.json")) {
-            Ok(text) => serde_json::from_str::<Meta>(&text)
-                .map_err(|error| VerifyError::Read { path: dir.join("meta.json"), reason: error.to_string() })?
-                .geometry
-                .into(),
-            Err(_) => Geometry::base(),
-        };
         let precision = if dtype.as_deref() == Some("bfloat16") { Precision::BF16 } else { Precision::F32 };
-        let weights = if dir.join("model.safetensors").is_file() {
-            Checkpoint::open_model_only(dir)?.weights
+        let (geometry, weights) = if dir.join("model.safetensors").is_file() {
+            let model = Checkpoint::open_model_only(dir)?;
+            (model.geometry, model.weights)
         } else {
-            synthetic_weights(&geometry)
+            let geometry = preset(&dir.join("meta.json"))?;
+            (geometry, synthetic_weights(&geometry))
         };
         let steps = (0..).take_while(|step| expected.contains_key(&format!("step.{step}.x_t"))).count();
         Ok(Self { dir: dir.to_owned(), geometry, weights, precision, steps, inputs, expected })
@@ -271,6 +204,17 @@ fn read(path: &Path) -> Result<(BTreeMap<String, GoldenTensor>, Option<String>),
         tensors.insert(name.to_owned(), GoldenTensor { shape: view.shape().to_vec(), values });
     }
     Ok((tensors, dtype))
+}
+
+/// The geometry that `meta.json` names; the published one without that file.
+fn preset(meta: &Path) -> Result<Geometry, VerifyError> {
+    if !meta.is_file() {
+        return Ok(Geometry::base());
+    }
+    let failed = |reason: String| VerifyError::Read { path: meta.to_owned(), reason };
+    let text = fs::read_to_string(meta).map_err(|error| failed(error.to_string()))?;
+    let Meta { preset } = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
+    Geometry::preset(&preset).ok_or_else(|| failed(format!("the preset {preset} is unknown")))
 }
 
 fn numbers<const N: usize>(data: &[u8], number: impl Fn([u8; N]) -> f64) -> Vec<f64> {
