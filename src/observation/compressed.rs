@@ -11,7 +11,7 @@ use super::{ObservationError, RgbImage};
 
 /// Longest side of a compressed image: what it unpacks to is not known from its size, so it is bounded by this.
 const MAX_SIDE: u32 = 4096;
-/// Bytes that a decoder may hold: the largest image with four 16-bit samples per pixel.
+/// Bytes that the PNG decoder may hold: the largest image with four 16-bit samples per pixel.
 const MAX_ALLOC: u64 = MAX_SIDE as u64 * MAX_SIDE as u64 * 8;
 
 /// The fields of a `sensor_msgs/CompressedImage`, borrowed.
@@ -40,7 +40,10 @@ impl CompressedImageView<'_> {
             }
             Codec::Png => {
                 let failed = |source| ObservationError::Codec { codec: "PNG", source };
-                unpack(PngDecoder::with_limits(Cursor::new(self.data), limits()).map_err(failed)?, failed)
+                // Text and profile chunks unpack too.
+                let mut limits = Limits::no_limits();
+                limits.max_alloc = Some(MAX_ALLOC);
+                unpack(PngDecoder::with_limits(Cursor::new(self.data), limits).map_err(failed)?, failed)
             }
         }
     }
@@ -91,21 +94,12 @@ impl CompressedImageView<'_> {
     }
 }
 
-fn limits() -> Limits {
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_ALLOC);
-    limits
-}
-
 /// Checks the size before any pixel is unpacked.
-fn unpack(mut decoder: impl ImageDecoder, failed: impl Fn(ImageError) -> ObservationError) -> Result<RgbImage, ObservationError> {
+fn unpack(decoder: impl ImageDecoder, failed: impl Fn(ImageError) -> ObservationError) -> Result<RgbImage, ObservationError> {
     let (width, height) = decoder.dimensions();
     if width.max(height) > MAX_SIDE {
         return Err(ObservationError::CompressedSize { width, height, limit: MAX_SIDE });
     }
-    decoder.set_limits(limits()).map_err(&failed)?;
-    let pixels = DynamicImage::from_decoder(decoder).map_err(&failed)?.into_rgb8();
+    let pixels = DynamicImage::from_decoder(decoder).map_err(failed)?.into_rgb8();
     RgbImage::new(width as usize, height as usize, pixels.into_raw())
 }

@@ -37,8 +37,9 @@ impl RgbImage {
 
     /// The image of a camera that is mounted upside down.
     pub fn rotated_180(&self) -> Self {
-        let pixels = self.pixels.chunks_exact(3).rev().flatten().copied().collect();
-        Self { width: self.width, height: self.height, pixels }
+        let (pixels, _) = self.pixels.as_chunks::<3>();
+        let turned: Vec<[u8; 3]> = pixels.iter().rev().copied().collect();
+        Self { width: self.width, height: self.height, pixels: turned.into_flattened() }
     }
 }
 

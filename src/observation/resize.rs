@@ -1,13 +1,14 @@
 //! A camera image to the square that the vision tower sees: scaled without distortion, centred on black.
 //!
-//! The two families scale differently and their models were trained on the difference, so both are reproduced to the bit or nearly so.
+//! The two families scale differently and their models were trained on that, so both are reproduced: openpi's to the bit, LeRobot's to
+//! float32 rounding.
 
 use super::{ObservationError, RgbImage};
 
 /// Which resize the checkpoint was trained with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResizeKernel {
-    /// Pillow's antialiased bilinear on uint8, bit-exact (openpi `image_tools.resize_with_pad`).
+    /// Pillow's antialiased bilinear on uint8 (openpi `image_tools.resize_with_pad`), bit-exact for Pillow 11 and 12.
     Openpi,
     /// torch's bilinear without antialiasing on float32 (LeRobot `resize_with_pad_torch`).
     Lerobot,
