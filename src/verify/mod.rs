@@ -10,6 +10,8 @@ mod report;
 
 use std::path::{Path, PathBuf};
 
+use half::bf16;
+
 pub use compare::{Metric, Score};
 pub use golden::{Golden, Precision, Run};
 pub use report::{Report, Row};
@@ -105,13 +107,22 @@ fn exact(golden: &Golden) -> Result<Vec<Score>, VerifyError> {
         [("prefix", &sequence.prefix, geometry.vlm.head_dim), ("step.0", &sequence.suffix, geometry.expert.head_dim)]
     {
         check(&format!("{tower}.position_ids"), Metric::Exact, rows.positions.iter().map(|&p| p as f64).collect());
-        let rope = Rope::new(&rows.positions, head_dim);
         // Hugging Face stores both halves of a head, which are equal.
-        let both = |table: &[f32]| -> Vec<f64> {
-            table.chunks(rope.half).flat_map(|row| row.iter().chain(row)).map(|&v| f64::from(v)).collect()
+        let both = |table: Vec<f32>, half: usize| -> Vec<f64> {
+            table.chunks(half).flat_map(|row| row.iter().chain(row)).map(|&v| f64::from(v)).collect()
         };
-        check(&format!("{tower}.rope_cos"), golden.precision.intermediate(), both(&rope.cos));
-        check(&format!("{tower}.rope_sin"), golden.precision.intermediate(), both(&rope.sin));
+        let (cos, sin, metric) = match golden.precision {
+            Precision::F32 => {
+                let Rope { cos, sin, .. } = Rope::new(&rows.positions, head_dim);
+                (cos, sin, golden.precision.intermediate())
+            }
+            Precision::BF16 => {
+                let (cos, sin) = bfloat16_rope(&rows.positions, head_dim);
+                (cos, sin, Metric::Exact)
+            }
+        };
+        check(&format!("{tower}.rope_cos"), metric, both(cos, head_dim / 2));
+        check(&format!("{tower}.rope_sin"), metric, both(sin, head_dim / 2));
     }
     let schedule = EulerSchedule::new(golden.steps).ok_or(BackendError::NoSteps)?;
     for step in 0..golden.steps {
@@ -121,4 +132,15 @@ fn exact(golden: &Golden) -> Result<Vec<Score>, VerifyError> {
         check(&format!("step.{step}.time_emb_f64"), Metric::MaxRelative { bound: 1e-12 }, embedding);
     }
     Ok(scores)
+}
+
+/// RoPE tables of LeRobot's bfloat16 mode, which casts the frequencies along with the weights.
+fn bfloat16_rope(positions: &[i64], head_dim: usize) -> (Vec<f32>, Vec<f32>) {
+    let frequencies: Vec<f32> =
+        (0..head_dim / 2).map(|i| bf16::from_f32(1.0 / 10_000f32.powf(2.0 * i as f32 / head_dim as f32)).to_f32()).collect();
+    let table = |f: fn(f64) -> f64| {
+        let angles = positions.iter().flat_map(|&position| frequencies.iter().map(move |frequency| position as f32 * frequency));
+        angles.map(|angle| bf16::from_f32(f(f64::from(angle)) as f32).to_f32()).collect()
+    };
+    (table(f64::cos), table(f64::sin))
 }
