@@ -17,6 +17,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Verify(cli::verify::Args),
+    Bench(cli::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         .without_time()
         .init();
     let outcome: Result<ExitCode, Box<dyn Error>> = match Cli::parse().command {
+        Command::Bench(args) => cli::bench::run(&args).map_err(Into::into),
         Command::Verify(args) => cli::verify::run(&args).map_err(Into::into),
     };
     outcome.unwrap_or_else(|error| {

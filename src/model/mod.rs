@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of files, devices, ROS or clocks.
 
+mod cost;
 mod geometry;
 mod inputs;
 pub mod layout;
@@ -10,6 +11,7 @@ mod rope;
 mod schedule;
 mod sequence;
 
+pub use cost::Flops;
 pub use geometry::{GemmaGeometry, Geometry, VisionGeometry};
 pub use inputs::{Camera, Chunk, DenoiseRequest, ModelInputs, Prompt, StageTimes};
 pub use layout::TensorSpec;

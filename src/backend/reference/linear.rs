@@ -3,7 +3,7 @@
 //! The product itself is faer's. Weights are cut into blocks of output rows, one task each; bfloat16 and float16 blocks are widened to
 //! float32 in a buffer that stays in the cache, so that a bf16 checkpoint never exists in float32 in memory.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, time::Instant};
 
 use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul as faer_matmul};
 use rayon::prelude::*;
@@ -102,6 +102,21 @@ pub fn blocks<'a>(out: MatMut<'a, f32>) -> impl Iterator<Item = (usize, MatMut<'
         first += block.ncols();
         Some((at, block))
     })
+}
+
+/// The best rate of five float32 products of the size of the language model's MLP, in GFLOP/s.
+pub fn peak_gflops() -> f64 {
+    let (rows, inputs, outputs) = (816, 2048, 16384);
+    let linear = Linear::new(Tensor::from_f32(vec![outputs, inputs], vec![0.5; outputs * inputs]), None);
+    let (x, mut out) = (vec![0.5; rows * inputs], vec![0.0; rows * outputs]);
+    let fastest = (0..5)
+        .map(|_| {
+            let start = Instant::now();
+            linear.forward(&x, &mut out);
+            start.elapsed()
+        })
+        .min();
+    fastest.map_or(0.0, |time| 2.0 * (rows * inputs * outputs) as f64 / time.as_secs_f64() / 1e9)
 }
 
 #[cfg(test)]

@@ -143,6 +143,11 @@ impl Reference {
         Ok(Chunk { actions, times: StageTimes { steps, ..prefix.times.clone() } })
     }
 
+    /// Rate of a large product on this backend's threads, in GFLOP/s: what its stages are measured by.
+    pub fn peak_gflops(&self) -> f64 {
+        self.pool.install(linear::peak_gflops)
+    }
+
     /// Which of the computed prefix rows are real.
     fn valid(&self, inputs: &ModelInputs) -> Vec<bool> {
         let tokens = self.geometry.vision.tokens();

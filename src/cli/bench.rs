@@ -1,0 +1,233 @@
+//! `pi0_tt bench`: where the time of an inference goes.
+
+use std::{fs, path::PathBuf, process::ExitCode, time::Instant};
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::{
+    backend::{
+        Backend, BackendError,
+        reference::{Reference, ReferenceOptions},
+    },
+    checkpoint::{Checkpoint, CheckpointError, Dtype, synthetic},
+    model::{Camera, DenoiseRequest, Geometry, ModelInputs, Prompt, noise},
+};
+
+/// Time the stages of an inference on the reference backend
+///
+/// Weights come from a checkpoint folder, or are synthetic for a named geometry. The first inference is a warm-up and not counted.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// tiny, small, base (the published sizes), or a checkpoint folder
+    #[arg(long, value_name = "NAME|DIR", default_value = "base")]
+    geometry: String,
+    /// Number format of synthetic weights
+    #[arg(long, value_enum, default_value_t = WeightFormat::F32)]
+    dtype: WeightFormat,
+    /// Cameras that are present
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    cameras: usize,
+    /// Prompt tokens
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    tokens: usize,
+    /// Euler steps
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    steps: usize,
+    /// Threads of the backend [default: all cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Inferences that are counted, each with other inputs
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    runs: usize,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// A bench.json of LeRobot on the same machine (its "runs" with TOTAL, siglip_per_image, prefill_llm, denoise_step_total): prints ratios
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum WeightFormat {
+    F32,
+    Bf16,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    #[error("{0} inferences cannot be timed. Ask for at least one")]
+    NoRuns(usize),
+    #[error("Cannot read {path}: {reason}")]
+    Against { path: PathBuf, reason: String },
+}
+
+/// One stage over all runs, in seconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Stage {
+    name: &'static str,
+    p50: f64,
+    p90: f64,
+    min: f64,
+    gflop: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Outcome {
+    device: String,
+    dtypes: String,
+    cameras: usize,
+    tokens: usize,
+    steps: usize,
+    runs: usize,
+    stages: Vec<Stage>,
+    /// Products per second that the same library reaches on this machine at 816 x 2048 x 16384, in GFLOP/s.
+    peak_gflops: f64,
+    /// Largest resident memory of this process, in GB.
+    peak_memory_gb: Option<f64>,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode, BenchError> {
+    if args.runs == 0 {
+        return Err(BenchError::NoRuns(args.runs));
+    }
+    let against = args.against.as_ref().map(read_against).transpose()?;
+    let outcome = measure(args)?;
+    if args.json {
+        println!("{}", serde_json::json!(outcome));
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!(
+        "{} ({}), {} cameras, {} prompt tokens, {} steps, {} runs after a warm-up",
+        outcome.device, outcome.dtypes, outcome.cameras, outcome.tokens, outcome.steps, outcome.runs
+    );
+    println!(
+        "{:<14} {:>9} {:>9} {:>9} {:>10} {:>8} {:>10}",
+        "stage", "min s", "p50 s", "p90 s", "GFLOP/s", "of peak", "vs LeRobot"
+    );
+    for stage in &outcome.stages {
+        let rate = stage.gflop / stage.min;
+        let ratio = against
+            .as_ref()
+            .and_then(|against| against.get(stage.name))
+            .map_or_else(|| "-".to_owned(), |seconds| format!("{:.2}", stage.min / seconds));
+        let Stage { name, min, p50, p90, .. } = stage;
+        println!(
+            "{name:<14} {min:>9.3} {p50:>9.3} {p90:>9.3} {rate:>10.1} {:>7.0}% {ratio:>10}",
+            100.0 * rate / outcome.peak_gflops
+        );
+    }
+    let memory = outcome.peak_memory_gb.map_or_else(|| "unknown".to_owned(), |gb| format!("{gb:.2} GB"));
+    println!("peak of this machine {:.0} GFLOP/s, peak memory {memory}", outcome.peak_gflops);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(args: &Args) -> Result<Outcome, BenchError> {
+    let bar = ProgressBar::no_length();
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent}% {eta}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let (geometry, weights) = match Geometry::preset(&args.geometry) {
+        Some(geometry) => {
+            bar.set_message("Synthetic weights");
+            bar.set_length(geometry.parameters());
+            let dtype = match args.dtype {
+                WeightFormat::F32 => Dtype::F32,
+                WeightFormat::Bf16 => Dtype::BF16,
+            };
+            (geometry, synthetic::weights(&geometry, dtype, |made| bar.inc(made)))
+        }
+        None => {
+            let model = Checkpoint::open_model_only(args.geometry.as_ref())?;
+            (model.geometry, model.weights)
+        }
+    };
+    let mut model = Reference::new(geometry, &weights, ReferenceOptions { threads: args.threads, ..Default::default() })?;
+    drop(weights);
+
+    bar.set_message("Inferences");
+    bar.set_length(args.runs as u64 + 1);
+    bar.set_position(0);
+    let mut times = Vec::new();
+    for index in 0..=args.runs {
+        let inputs = inputs(&geometry, args, index as u64);
+        let request = DenoiseRequest { noise: noise(0, index as u64, geometry.horizon * geometry.action_dim), steps: args.steps };
+        let start = Instant::now();
+        let prefix = model.prefix(&inputs)?;
+        let chunk = model.denoise(&prefix, &inputs, &request)?;
+        let total = start.elapsed().as_secs_f64();
+        bar.inc(1);
+        if index > 0 {
+            let steps = chunk.times.steps.iter().map(|step| step.as_secs_f64()).sum::<f64>();
+            times.push([chunk.times.vision.as_secs_f64(), chunk.times.prefix.as_secs_f64(), steps / args.steps as f64, total]);
+        }
+    }
+    bar.finish_and_clear();
+    let flops = geometry.flops(args.cameras, args.tokens);
+    let gflop = [flops.vision, flops.prefix, flops.step, flops.total(args.steps)].map(|flops| flops / 1e9);
+    let stages = ["SigLIP", "prefix", "denoise step", "total"]
+        .into_iter()
+        .zip(gflop)
+        .enumerate()
+        .map(|(column, (name, gflop))| {
+            let mut sorted: Vec<f64> = times.iter().map(|times| times[column]).collect();
+            sorted.sort_by(f64::total_cmp);
+            let quantile = |q: f64| sorted[((sorted.len() - 1) as f64 * q).round() as usize];
+            Stage { name, min: sorted[0], p50: quantile(0.5), p90: quantile(0.9), gflop }
+        })
+        .collect();
+    let info = model.describe();
+    Ok(Outcome {
+        device: info.device,
+        dtypes: info.dtypes,
+        cameras: args.cameras,
+        tokens: args.tokens,
+        steps: args.steps,
+        runs: args.runs,
+        stages,
+        peak_memory_gb: peak_memory_gb(),
+        peak_gflops: model.peak_gflops(),
+    })
+}
+
+/// Inputs that differ from run to run.
+fn inputs(geometry: &Geometry, args: &Args, index: u64) -> ModelInputs {
+    let pixels = 3 * geometry.vision.image_size.pow(2);
+    let camera = |slot: usize| Camera::Present(synthetic::uniform(&format!("bench.{index}.{slot}"), pixels));
+    ModelInputs {
+        cameras: (0..args.cameras).map(camera).collect(),
+        prompt: Prompt { ids: (0..args.tokens as u32).map(|slot| (2 + slot) % geometry.vocab_size as u32).collect() },
+        state: synthetic::uniform(&format!("bench.{index}.state"), geometry.state_dim),
+    }
+}
+
+/// Largest resident set of this process so far, from Linux.
+fn peak_memory_gb() -> Option<f64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024.0 / 1e9)
+}
+
+/// The fastest seconds of each stage in LeRobot's runs, by our stage names.
+fn read_against(path: &PathBuf) -> Result<std::collections::BTreeMap<&'static str, f64>, BenchError> {
+    let failed = |reason: String| BenchError::Against { path: path.clone(), reason };
+    let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let json: serde_json::Value = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
+    let runs = json["runs"].as_array().ok_or_else(|| failed("it has no \"runs\"".into()))?;
+    // The first run is LeRobot's warm-up as well.
+    let fastest = |of: &dyn Fn(&serde_json::Value) -> Option<f64>| {
+        runs.iter().skip(1).filter_map(of).min_by(f64::total_cmp).ok_or_else(|| failed("it has no run after the warm-up".into()))
+    };
+    Ok([
+        ("SigLIP", fastest(&|run| run["siglip_per_image"]["total"].as_f64())?),
+        ("prefix", fastest(&|run| run["prefill_llm"]["total"].as_f64())?),
+        ("denoise step", fastest(&|run| run["denoise_step_total"]["mean"].as_f64())?),
+        ("total", fastest(&|run| run["TOTAL"].as_f64())?),
+    ]
+    .into())
+}
