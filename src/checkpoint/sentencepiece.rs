@@ -5,13 +5,12 @@ use tokenizers::{
     AddedToken, Tokenizer,
     models::bpe::{BPE, Vocab},
     normalizers::Replace,
-    processors::template::TemplateProcessing,
 };
 
 /// How SentencePiece writes a space.
 const SPACE: &str = "\u{2581}";
 
-/// Builds the tokenizer; its BOS comes from a template, as in a `tokenizer.json`. The error says which setting is not PaliGemma's.
+/// Builds the tokenizer. The error says which setting is not PaliGemma's.
 pub(super) fn load(bytes: &[u8]) -> Result<Tokenizer, String> {
     let model = SentencePieceModel::from_slice(bytes).map_err(|source| format!("it is not a SentencePiece model: {source}"))?;
     let (trainer, normalizer) = match (model.trainer(), model.normalizer()) {
@@ -35,13 +34,10 @@ pub(super) fn load(bytes: &[u8]) -> Result<Tokenizer, String> {
     if vocab.len() != model.pieces().len() {
         return Err("it has a piece twice".into());
     }
-    let name = |id: i32| usize::try_from(id).ok().and_then(|id| model.pieces().get(id)).map(|piece| piece.piece().to_owned());
-    let (Some(bos), Some(unk)) = (name(trainer.bos_id()), name(trainer.unk_id())) else {
-        return Err("it has no BOS or no UNK piece".into());
-    };
+    let unk = usize::try_from(trainer.unk_id()).ok().and_then(|id| model.pieces().get(id)).ok_or("it has no UNK piece")?;
     let bpe = BPE::builder()
         .vocab_and_merges(vocab, merges(&model))
-        .unk_token(unk)
+        .unk_token(unk.piece().to_owned())
         .fuse_unk(true)
         .byte_fallback(true)
         .build()
@@ -56,14 +52,6 @@ pub(super) fn load(bytes: &[u8]) -> Result<Tokenizer, String> {
         .map(|piece| AddedToken::from(piece.piece(), false).normalized(true))
         .collect();
     tokenizer.add_tokens(&user_defined);
-    // bos_id is not negative: its piece was found above.
-    let template = TemplateProcessing::builder()
-        .try_single(format!("{bos} $A"))
-        .map_err(|source| source.to_string())?
-        .special_tokens(vec![(bos, trainer.bos_id() as u32)])
-        .build()
-        .map_err(|source| source.to_string())?;
-    tokenizer.with_post_processor(Some(template));
     Ok(tokenizer)
 }
 

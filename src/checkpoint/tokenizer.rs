@@ -5,12 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tokenizers::Tokenizer as HfTokenizer;
+use tokenizers::{PostProcessorWrapper, Tokenizer as HfTokenizer};
 
 use super::{CheckpointError, files, sentencepiece};
 
 /// Where a checkpoint folder may keep its tokenizer, in the order of search.
 const PLACES: [&str; 4] = ["tokenizer/tokenizer.json", "tokenizer.json", "tokenizer.model", "paligemma_tokenizer.model"];
+
+/// Gemma's beginning of a sequence.
+const BOS: &str = "<bos>";
 
 /// Kind of tokenizer file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -37,6 +40,8 @@ pub(super) struct Tokenizer {
     pub kind: TokenizerKind,
     /// Number of tokens.
     pub size: usize,
+    /// Id of the token that every prompt begins with.
+    pub bos: u32,
     inner: HfTokenizer,
 }
 
@@ -61,8 +66,10 @@ impl Tokenizer {
             (TokenizerKind::SentencePiece, sentencepiece::load(&bytes).map_err(unusable)?)
         } else {
             let mut inner = HfTokenizer::from_bytes(&bytes).map_err(|source| unusable(source.to_string()))?;
-            // What is cut off is counted here, and padding is not a backend's business.
-            inner.with_truncation(None).map_err(|source| unusable(source.to_string()))?.with_padding(None);
+            // What is cut off is counted by PromptEncoder, padding is no business of a backend, and BOS is put here: whatever
+            // tokenizer.json says, Gemma's tokenizer class in transformers does so too.
+            inner.with_truncation(None).map_err(|source| unusable(source.to_string()))?;
+            inner.with_padding(None).with_post_processor(None::<PostProcessorWrapper>);
             (TokenizerKind::HuggingFace, inner)
         };
         let vocab = inner.get_vocab(true);
@@ -70,31 +77,117 @@ impl Tokenizer {
         if let Some(vocab_size) = vocab_size.filter(|&size| largest as usize >= size) {
             return Err(CheckpointError::Vocabulary { path: path.to_owned(), largest, vocab_size });
         }
-        let tokenizer = Self { path: path.to_owned(), kind, size: vocab.len(), inner };
-        // Gemma goes wrong in silence without BOS, so a file that does not add it is not this model's.
-        let bos = tokenizer.inner.token_to_id("<bos>");
-        if bos.is_none() || tokenizer.encode_with_bos("a").map_err(|cause| unusable(cause.to_string()))?.first().copied() != bos {
-            return Err(unusable("it does not put <bos> before a text".into()));
-        }
-        Ok(tokenizer)
+        let Some(bos) = inner.token_to_id(BOS) else { return Err(unusable(format!("it has no token {BOS}"))) };
+        Ok(Self { path: path.to_owned(), kind, size: vocab.len(), bos, inner })
     }
 
-    /// Reads text as SentencePiece does: the names of special tokens are ordinary text in it.
-    pub fn take_special_tokens_as_text(&mut self) {
-        self.inner.set_encode_special_tokens(true);
-    }
-
-    pub fn encode_with_bos(&self, text: &str) -> Result<Vec<u32>, CheckpointError> {
-        self.run(text, true)
-    }
-
+    /// Ids of a text, without BOS.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, CheckpointError> {
-        self.run(text, false)
+        let encoding = self.inner.encode_fast(text, false).map_err(|source| CheckpointError::Encode { reason: source.to_string() })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde::Deserialize;
+
+    use super::*;
+
+    /// Ids of Python's libraries, made by tools/train_test_tokenizer.py.
+    #[derive(Deserialize)]
+    struct Golden {
+        texts: Vec<Row>,
     }
 
-    fn run(&self, text: &str, bos: bool) -> Result<Vec<u32>, CheckpointError> {
-        let encoding =
-            self.inner.encode_fast(text, bos).map_err(|source| CheckpointError::Encode { reason: source.to_string() })?;
-        Ok(encoding.get_ids().to_vec())
+    #[derive(Deserialize)]
+    struct Row {
+        text: String,
+        sentencepiece: Vec<u32>,
+        tokenizers: Vec<u32>,
+    }
+
+    fn root() -> &'static Path {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+    }
+
+    fn golden() -> Vec<Row> {
+        let text = fs::read(root().join("tests/data/tokenizer/golden.json")).unwrap();
+        serde_json::from_slice::<Golden>(&text).unwrap().texts
+    }
+
+    fn hugging_face() -> Tokenizer {
+        Tokenizer::open(&root().join("src/checkpoint/synthetic_tokenizer.json"), Some(512)).unwrap()
+    }
+
+    fn sentence_piece() -> Tokenizer {
+        Tokenizer::open(&root().join("tests/data/tokenizer/tokenizer.model"), Some(512)).unwrap()
+    }
+
+    #[test]
+    fn a_sentencepiece_model_gives_the_ids_of_python_sentencepiece() {
+        let tokenizer = sentence_piece();
+        assert_eq!(tokenizer.kind, TokenizerKind::SentencePiece);
+        for row in golden() {
+            assert_eq!(tokenizer.encode(&row.text).unwrap(), row.sentencepiece, "{:?}", row.text);
+        }
+    }
+
+    #[test]
+    fn a_tokenizer_json_gives_the_ids_of_python_tokenizers() {
+        let tokenizer = hugging_face();
+        assert_eq!(tokenizer.kind, TokenizerKind::HuggingFace);
+        for row in golden() {
+            assert_eq!(tokenizer.encode(&row.text).unwrap(), row.tokenizers, "{:?}", row.text);
+        }
+    }
+
+    #[test]
+    fn both_files_are_one_tokenizer_but_for_the_names_of_control_tokens() {
+        let (hugging_face, sentence_piece) = (hugging_face(), sentence_piece());
+        let encode = |tokenizer: &Tokenizer, text: &str| tokenizer.encode(text).unwrap();
+        let differing: Vec<String> =
+            golden().into_iter().map(|row| row.text).filter(|text| encode(&hugging_face, text) != encode(&sentence_piece, text)).collect();
+        assert_eq!(differing, ["<bos>", "a <eos> b", "<pad><unk>"]);
+    }
+
+    #[test]
+    fn both_files_have_gemmas_bos() {
+        assert_eq!(hugging_face().bos, 2);
+        assert_eq!(sentence_piece().bos, 2);
+    }
+
+    #[test]
+    fn a_vocabulary_larger_than_the_embedding_table_is_refused() {
+        let path = root().join("tests/data/tokenizer/tokenizer.model");
+        assert!(Tokenizer::open(&path, Some(500)).is_ok());
+        match Tokenizer::open(&path, Some(499)) {
+            Err(CheckpointError::Vocabulary { largest: 499, vocab_size: 499, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn damaged_tokenizers_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = fs::read(root().join("tests/data/tokenizer/tokenizer.model")).unwrap();
+        let text = fs::read_to_string(root().join("src/checkpoint/synthetic_tokenizer.json")).unwrap();
+        let no_bos = text.replace("<bos>", "<begin>");
+        let cases: [(&str, &[u8]); 7] = [
+            ("empty.model", b""),
+            ("cut.model", &bytes[..bytes.len() / 2]),
+            ("text.model", b"not a protobuf"),
+            ("empty.json", b""),
+            ("cut.json", &text.as_bytes()[..text.len() / 2]),
+            ("object.json", b"{}"),
+            ("no_bos.json", no_bos.as_bytes()),
+        ];
+        for (name, bytes) in cases {
+            let path = dir.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            assert!(matches!(Tokenizer::open(&path, None), Err(CheckpointError::Tokenizer { .. })), "{name}");
+        }
     }
 }
