@@ -16,6 +16,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Summary(cli::summary::Args),
     Verify(cli::verify::Args),
     Bench(cli::bench::Args),
 }
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         .init();
     let outcome: Result<ExitCode, Box<dyn Error>> = match Cli::parse().command {
         Command::Bench(args) => cli::bench::run(&args).map_err(Into::into),
+        Command::Summary(args) => cli::summary::run(&args).map_err(Into::into),
         Command::Verify(args) => cli::verify::run(&args).map_err(Into::into),
     };
     outcome.unwrap_or_else(|error| {
