@@ -1,16 +1,27 @@
 //! A policy: checkpoint, robot profile and backend joined. The node, the command line and the replay all call this.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use crate::{
-    model::StageTimes,
-    observation::{Observation, ResizeKernel},
+    backend::{
+        Backend, BackendError, BackendInfo,
+        reference::{Reference, ReferenceOptions},
+    },
+    checkpoint::{Checkpoint, CheckpointError, Family, OpenOptions},
+    model::{DenoiseRequest, Geometry, StageTimes, noise},
+    observation::{Observation, ObservationError, Pipeline, ResizeKernel},
+    robot::{CommandKind, RobotError, RobotProfile},
 };
 
 /// Which backend computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum BackendKind {
+    /// The CPU in float32
     Reference,
+    /// A Tenstorrent card
     Ttnn,
 }
 
@@ -24,7 +35,7 @@ pub struct PolicyOptions {
     /// Overrides for what the checkpoint folder does not hold.
     pub tokenizer: Option<PathBuf>,
     pub norm_stats: Option<PathBuf>,
-    /// Overrides the checkpoint family's resize.
+    /// Overrides the resize of profile and checkpoint family.
     pub resize: Option<ResizeKernel>,
     /// Seed of the noise; a chunk counter makes every chunk's noise different.
     pub seed: u64,
@@ -34,8 +45,30 @@ pub struct PolicyOptions {
     pub threads: Option<usize>,
 }
 
+/// What an opened policy is.
+#[derive(Clone, Debug)]
+pub struct PolicyInfo {
+    pub checkpoint: PathBuf,
+    pub family: Family,
+    pub geometry: Geometry,
+    pub robot: String,
+    pub backend: BackendInfo,
+    pub steps: usize,
+    pub seed: u64,
+}
+
 /// A resident policy.
-pub struct Policy {}
+pub struct Policy {
+    pipeline: Pipeline,
+    backend: Box<dyn Backend>,
+    info: PolicyInfo,
+    required_cameras: Vec<String>,
+    state_joints: Vec<String>,
+    default_instruction: Option<String>,
+    /// Seconds between two rows of a chunk.
+    period: f64,
+    next_index: u64,
+}
 
 /// One chunk in robot units with everything needed to compute it again.
 #[derive(Clone, Debug)]
@@ -47,14 +80,15 @@ pub struct PolicyChunk {
     /// Normalised model output `[horizon, action_dim]`.
     pub model_actions: Vec<f32>,
     pub action_dim: usize,
-    /// Joint names of the robot's commands.
+    /// Joint names of the robot's commands, and what their values are.
     pub joints: Vec<String>,
+    pub kinds: Vec<CommandKind>,
     /// Commands in robot units `[horizon, joints]`, absolute.
     pub actions: Vec<f64>,
     /// Seconds between two rows.
     pub period: f64,
-    /// Decode and resize, normalise, tokenise.
-    pub observation_time: std::time::Duration,
+    /// Resize, normalise, tokenise.
+    pub observation_time: Duration,
     pub times: StageTimes,
     /// Prompt tokens cut off because the model has fewer slots.
     pub dropped_tokens: usize,
@@ -62,23 +96,92 @@ pub struct PolicyChunk {
 
 impl Policy {
     /// Opens the checkpoint, the profile and the backend. Nothing is random and nothing is defaulted in silence.
-    pub fn open(_options: &PolicyOptions) -> Result<Self, PolicyError> {
-        todo!("skeleton")
+    pub fn open(options: &PolicyOptions) -> Result<Self, PolicyError> {
+        // The profile first: a mistake there should not wait for a 6 GB checkpoint.
+        let profile = RobotProfile::load(&options.robot)?;
+        if options.steps == Some(0) {
+            return Err(BackendError::NoSteps.into());
+        }
+        let from = OpenOptions { tokenizer: options.tokenizer.clone(), norm_stats: options.norm_stats.clone() };
+        let checkpoint = Checkpoint::open(&options.checkpoint, &from)?;
+        let pipeline = Pipeline::new(&checkpoint, &profile, options.resize)?;
+        let backend: Box<dyn Backend> = match options.backend {
+            BackendKind::Reference => {
+                let reference = ReferenceOptions { threads: options.threads, ..Default::default() };
+                Box::new(Reference::new(checkpoint.geometry, &checkpoint.weights, reference)?)
+            }
+            BackendKind::Ttnn => return Err(PolicyError::BackendAbsent { backend: "ttnn" }),
+        };
+        Ok(Self {
+            required_cameras: pipeline.required_cameras().map(str::to_owned).collect(),
+            state_joints: profile.state_joints().map(str::to_owned).collect(),
+            default_instruction: profile.default_instruction,
+            period: 1.0 / profile.control_rate_hz,
+            info: PolicyInfo {
+                checkpoint: checkpoint.dir,
+                family: checkpoint.family,
+                geometry: checkpoint.geometry,
+                robot: profile.name,
+                backend: backend.describe(),
+                steps: options.steps.unwrap_or(checkpoint.steps),
+                seed: options.seed,
+            },
+            pipeline,
+            backend,
+            next_index: 0,
+        })
+    }
+
+    pub fn info(&self) -> &PolicyInfo {
+        &self.info
     }
 
     /// Camera slots that must have an image, in the checkpoint's order.
     pub fn required_cameras(&self) -> &[String] {
-        todo!("skeleton")
+        &self.required_cameras
     }
 
     /// Joint names in the order of [`Observation::joints`].
     pub fn state_joints(&self) -> &[String] {
-        todo!("skeleton")
+        &self.state_joints
+    }
+
+    /// The instruction of the robot profile, for when nobody gives one.
+    pub fn default_instruction(&self) -> Option<&str> {
+        self.default_instruction.as_deref()
     }
 
     /// Computes the next chunk. A refused observation does not advance the chunk counter.
-    pub fn infer(&mut self, _observation: &Observation) -> Result<PolicyChunk, PolicyError> {
-        todo!("skeleton")
+    pub fn infer(&mut self, observation: &Observation) -> Result<PolicyChunk, PolicyError> {
+        self.infer_at(observation, self.next_index)
+    }
+
+    /// Computes chunk `index` of this policy's seed; the next chunk is `index + 1`.
+    pub fn infer_at(&mut self, observation: &Observation, index: u64) -> Result<PolicyChunk, PolicyError> {
+        let start = Instant::now();
+        let prepared = self.pipeline.model_inputs(observation)?;
+        let observation_time = start.elapsed();
+
+        let Geometry { horizon, action_dim, .. } = self.info.geometry;
+        let request = DenoiseRequest { noise: noise(self.info.seed, index, horizon * action_dim), steps: self.info.steps };
+        let prefix = self.backend.prefix(&prepared.inputs)?;
+        let chunk = self.backend.denoise(&prefix, &prepared.inputs, &request)?;
+        let actions = self.pipeline.robot_actions(&chunk.actions, &prepared.anchor)?;
+        self.next_index = index + 1;
+        Ok(PolicyChunk {
+            index,
+            seed: self.info.seed,
+            horizon,
+            model_actions: chunk.actions,
+            action_dim,
+            joints: actions.joints,
+            kinds: actions.kinds,
+            actions: actions.rows,
+            period: self.period,
+            observation_time,
+            times: chunk.times,
+            dropped_tokens: prepared.dropped_tokens,
+        })
     }
 }
 
@@ -86,7 +189,13 @@ impl Policy {
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
     #[error(transparent)]
-    Checkpoint(#[from] crate::checkpoint::CheckpointError),
+    Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
-    Backend(#[from] crate::backend::BackendError),
+    Robot(#[from] RobotError),
+    #[error(transparent)]
+    Observation(#[from] ObservationError),
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    #[error("This build has no backend {backend}. Choose reference")]
+    BackendAbsent { backend: &'static str },
 }
