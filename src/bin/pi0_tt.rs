@@ -16,6 +16,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Inspect(cli::inspect::Args),
+    Synth(cli::synth::Args),
     Verify(cli::verify::Args),
 }
 
@@ -26,6 +28,8 @@ fn main() -> ExitCode {
         .without_time()
         .init();
     let outcome: Result<ExitCode, Box<dyn Error>> = match Cli::parse().command {
+        Command::Inspect(args) => cli::inspect::run(&args).map_err(Into::into),
+        Command::Synth(args) => cli::synth::run(&args).map_err(Into::into),
         Command::Verify(args) => cli::verify::run(&args).map_err(Into::into),
     };
     outcome.unwrap_or_else(|error| {

@@ -83,7 +83,8 @@ impl Tokenizer {
 
     /// Ids of a text, without BOS.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, CheckpointError> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|source| CheckpointError::Encode { reason: source.to_string() })?;
+        let encoding =
+            self.inner.encode_fast(text, false).map_err(|source| CheckpointError::Encode { reason: source.to_string() })?;
         Ok(encoding.get_ids().to_vec())
     }
 }
@@ -148,8 +149,11 @@ mod tests {
     fn both_files_are_one_tokenizer_but_for_the_names_of_control_tokens() {
         let (hugging_face, sentence_piece) = (hugging_face(), sentence_piece());
         let encode = |tokenizer: &Tokenizer, text: &str| tokenizer.encode(text).unwrap();
-        let differing: Vec<String> =
-            golden().into_iter().map(|row| row.text).filter(|text| encode(&hugging_face, text) != encode(&sentence_piece, text)).collect();
+        let differing: Vec<String> = golden()
+            .into_iter()
+            .map(|row| row.text)
+            .filter(|text| encode(&hugging_face, text) != encode(&sentence_piece, text))
+            .collect();
         assert_eq!(differing, ["<bos>", "a <eos> b", "<pad><unk>"]);
     }
 
