@@ -17,6 +17,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Summary(cli::summary::Args),
+    Inspect(cli::inspect::Args),
+    Synth(cli::synth::Args),
     Verify(cli::verify::Args),
     Bench(cli::bench::Args),
 }
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
     let outcome: Result<ExitCode, Box<dyn Error>> = match Cli::parse().command {
         Command::Bench(args) => cli::bench::run(&args).map_err(Into::into),
         Command::Summary(args) => cli::summary::run(&args).map_err(Into::into),
+        Command::Inspect(args) => cli::inspect::run(&args).map_err(Into::into),
+        Command::Synth(args) => cli::synth::run(&args).map_err(Into::into),
         Command::Verify(args) => cli::verify::run(&args).map_err(Into::into),
     };
     outcome.unwrap_or_else(|error| {

@@ -23,6 +23,9 @@ const MAX_PROMPT_SLOTS: usize = 4096;
 const MAX_STEPS: usize = 1000;
 const MAX_CAMERAS: usize = 16;
 
+/// Entry of `tags` that marks synthetic weights.
+pub(super) const SYNTHETIC_TAG: &str = "synthetic-weights";
+
 pub(super) const STATE: &str = "observation.state";
 pub(super) const ACTION: &str = "action";
 
@@ -41,6 +44,8 @@ pub(super) struct Config {
     pub steps: usize,
     pub min_period: f64,
     pub max_period: f64,
+    /// The weights were never trained: written by [`super::synth`].
+    pub synthetic: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -96,6 +101,8 @@ struct LerobotJson {
     empty_cameras: usize,
     min_period: Option<f64>,
     max_period: Option<f64>,
+    #[serde(default)]
+    tags: Option<Vec<String>>,
     #[serde(default)]
     use_relative_actions: bool,
     #[serde(default)]
@@ -186,6 +193,7 @@ impl LerobotJson {
             steps: self.num_inference_steps,
             min_period: self.min_period.unwrap_or(PERIODS.0),
             max_period: self.max_period.unwrap_or(PERIODS.1),
+            synthetic: self.tags.is_some_and(|tags| tags.iter().any(|tag| tag == SYNTHETIC_TAG)),
         }
         .check_limits(path, ["chunk_size", "tokenizer_max_length", "num_inference_steps"])
     }
@@ -215,6 +223,7 @@ impl OpenpiJson {
             steps: OPENPI_STEPS,
             min_period: PERIODS.0,
             max_period: PERIODS.1,
+            synthetic: false,
         }
         .check_limits(path, ["action_horizon", "max_token_len", "num_steps"])
     }

@@ -6,6 +6,7 @@ mod config;
 mod error;
 mod files;
 mod geometry;
+pub mod inspect;
 mod names;
 mod norm_stats;
 mod normalizer;
@@ -14,12 +15,14 @@ mod prompt;
 mod safetensors;
 mod sentencepiece;
 mod survey;
+pub mod synth;
 pub mod synthetic;
 mod tokenizer;
 mod weights;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -30,12 +33,12 @@ pub use prompt::{EncodedPrompt, PromptEncoder};
 pub use tokenizer::TokenizerKind;
 pub use weights::{Dtype, Tensor, TensorData, Weights};
 
-use self::survey::Survey;
+use self::{config::Config, survey::Survey};
 
 use crate::model::Geometry;
 
 /// Who wrote the checkpoint: decides image resize, prompt cleaning and normalisation arithmetic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum Family {
     /// LeRobot 0.4 and later: `config.json` with `"type": "pi0"`, processor files beside it.
     Lerobot,
@@ -43,6 +46,16 @@ pub enum Family {
     LerobotLegacy,
     /// openpi's PyTorch conversion: `norm_stats.json` under `assets/`.
     Openpi,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lerobot => "LeRobot",
+            Self::LerobotLegacy => "LeRobot (up to 0.3.3)",
+            Self::Openpi => "openpi (PyTorch conversion)",
+        })
+    }
 }
 
 /// What the checkpoint folder cannot say about itself.
@@ -65,6 +78,8 @@ pub struct ModelFiles {
     pub cameras: Vec<String>,
     /// Euler steps that the checkpoint was configured for.
     pub steps: usize,
+    /// The weights were never trained: the actions mean nothing.
+    pub synthetic: bool,
 }
 
 /// A checkpoint that was found complete and consistent.
@@ -89,6 +104,8 @@ pub struct Checkpoint {
     pub prompt: Arc<PromptEncoder>,
     /// Euler steps that the checkpoint was configured for.
     pub steps: usize,
+    /// The weights were never trained: the actions mean nothing.
+    pub synthetic: bool,
 }
 
 impl Checkpoint {
@@ -114,6 +131,7 @@ impl Checkpoint {
             relative_actions: side.relative_actions,
             prompt: Arc::new(PromptEncoder::new(tokenizer, model.family, model.geometry.prompt_slots)),
             steps: model.steps,
+            synthetic: model.synthetic,
         })
     }
 
@@ -135,8 +153,8 @@ impl ModelFiles {
                 causes,
                 ..
             } if causes.is_empty() => {
-                let (cameras, steps) = (config.cameras, config.steps);
-                Ok(Self { dir, family, geometry, weights: tensors.weights, cameras, steps })
+                let Config { cameras, steps, synthetic, .. } = config;
+                Ok(Self { dir, family, geometry, weights: tensors.weights, cameras, steps, synthetic })
             }
             survey => Err(survey.refuse()),
         }

@@ -4,4 +4,6 @@
 
 pub mod bench;
 pub mod summary;
+pub mod inspect;
+pub mod synth;
 pub mod verify;
