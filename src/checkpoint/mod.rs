@@ -21,6 +21,7 @@ mod weights;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 pub use error::{CheckpointError, ShapeMismatch};
@@ -84,7 +85,8 @@ pub struct Checkpoint {
     pub action_norm: Normalizer,
     /// LeRobot's relative actions: for each action entry, whether the state is to be added. `None` when the checkpoint has none.
     pub relative_actions: Option<Vec<bool>>,
-    pub prompt: PromptEncoder,
+    /// Shared with the pipeline that is made of the checkpoint.
+    pub prompt: Arc<PromptEncoder>,
     /// Euler steps that the checkpoint was configured for.
     pub steps: usize,
 }
@@ -110,7 +112,7 @@ impl Checkpoint {
             state_norm,
             action_norm,
             relative_actions: side.relative_actions,
-            prompt: PromptEncoder::new(tokenizer, model.family, model.geometry.prompt_slots),
+            prompt: Arc::new(PromptEncoder::new(tokenizer, model.family, model.geometry.prompt_slots)),
             steps: model.steps,
         })
     }

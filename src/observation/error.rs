@@ -1,3 +1,5 @@
+use crate::checkpoint::CheckpointError;
+
 /// Why a sensor value was refused. Nothing of a refused value is used.
 #[derive(Debug, thiserror::Error)]
 pub enum ObservationError {
@@ -59,4 +61,19 @@ pub enum ObservationError {
     DuplicateJoint { joint: String },
     #[error("Joint {joint} has the position {value}. Check its encoder and driver")]
     JointNotFinite { joint: String, value: f64 },
+
+    #[error("The robot profile {profile} does not fit the checkpoint:{}", .problems.iter().map(|problem| format!("\n- {problem}")).collect::<String>())]
+    Profile { profile: String, problems: Vec<String> },
+    #[error(
+        "Camera slot {slot} has no image. Check that the camera {camera} publishes, or declare the slot absent in the robot profile"
+    )]
+    MissingCamera { slot: String, camera: String },
+    #[error("An image was given for {slot}, which is not a camera slot in use. These are: {}", .required.join(", "))]
+    UnknownCamera { slot: String, required: Vec<String> },
+    #[error("The {what} has {found} values, and {expected} are needed")]
+    Width { what: &'static str, found: usize, expected: usize },
+    #[error(transparent)]
+    Prompt(#[from] CheckpointError),
+    #[error("The policy gave joint {joint} the value {value} in row {row} of the chunk. Nothing of the chunk may be executed")]
+    ActionNotFinite { row: usize, joint: String, value: f64 },
 }

@@ -6,6 +6,7 @@ mod compressed;
 mod error;
 mod image;
 mod joints;
+mod pipeline;
 mod resize;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ pub use self::{
     error::ObservationError,
     image::{ImageView, RgbImage},
     joints::JointSelector,
+    pipeline::{Pipeline, PreparedInputs, RobotActions},
     resize::{ResizeKernel, Resizer},
 };
 
