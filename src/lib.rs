@@ -20,5 +20,6 @@ pub mod cli;
 pub mod model;
 pub mod observation;
 pub mod policy;
+pub mod replay;
 pub mod robot;
 pub mod verify;

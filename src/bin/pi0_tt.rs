@@ -16,6 +16,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Summary(cli::summary::Args),
     Verify(cli::verify::Args),
 }
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         .without_time()
         .init();
     let outcome: Result<ExitCode, Box<dyn Error>> = match Cli::parse().command {
+        Command::Summary(args) => cli::summary::run(&args).map_err(Into::into),
         Command::Verify(args) => cli::verify::run(&args).map_err(Into::into),
     };
     outcome.unwrap_or_else(|error| {

@@ -2,4 +2,5 @@
 //!
 //! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 refused or different, 2 usage.
 
+pub mod summary;
 pub mod verify;

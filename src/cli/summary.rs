@@ -1,0 +1,42 @@
+//! `pi0_tt summary`: what a policy did in a recorded bag.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use crate::replay::{ReplayError, messages::ActionChunk, messages::MessageType, summary::Recording};
+
+/// Shows what a policy node did in a recorded bag: chunk rate, stage times, input ages, diagnostics and commands
+#[derive(clap::Args)]
+pub struct Args {
+    /// Bag with the node's action chunks: a rosbag2 folder or an .mcap file
+    bag: PathBuf,
+    /// Draw the commanded joints over time into this SVG file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Bag recorded at the same time that has the joint states, when BAG has none
+    #[arg(long, value_name = "BAG")]
+    inputs: Option<PathBuf>,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the summary. A bag without a single chunk is an error.
+pub fn run(args: &Args) -> Result<ExitCode, ReplayError> {
+    let recording = Recording::read(&args.bag, args.inputs.as_deref())?;
+    let summary = recording.summary().ok_or_else(|| ReplayError::Missing {
+        path: args.bag.clone(),
+        what: format!("message of type {}", ActionChunk::NAME),
+        found: "its topic, with no message on it".into(),
+    })?;
+    if args.json {
+        let json = serde_json::to_string_pretty(&summary);
+        println!("{}", json.map_err(|error| ReplayError::Write { path: args.bag.clone(), reason: error.to_string() })?);
+    } else {
+        print!("{summary}");
+    }
+    if let Some(svg) = &args.svg {
+        recording.draw(svg)?;
+        eprintln!("Drew {}", svg.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,156 @@
+//! The picture of commanded joints over time.
+
+use std::{collections::BTreeMap, ops::Range, path::Path};
+
+use plotters::{
+    coord::Shift,
+    prelude::*,
+    style::text_anchor::{HPos, Pos, VPos},
+};
+
+use super::{error::ReplayError, messages::ActionChunk};
+
+/// Colours that read on a white and on a black page; the background stays transparent.
+const INK: RGBColor = RGBColor(128, 128, 128);
+const MEASURED: RGBColor = RGBColor(128, 128, 128);
+/// Neighbouring chunks alternate.
+const COMMANDED: [RGBColor; 2] = [RGBColor(37, 137, 245), RGBColor(232, 121, 40)];
+
+const PANEL: (u32, u32) = (520, 116);
+const HEAD: u32 = 56;
+const FOOT: u32 = 34;
+/// Joints in one column before a second is made.
+const COLUMN: usize = 8;
+
+type Panel<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// Draws one panel per joint: what each chunk commanded until the next chunk took over (strong), its rest (faint), where chunks begin
+/// (vertical lines), and the measured joint of the same name (grey).
+pub(super) fn draw(chunks: &[&ActionChunk], measured: &BTreeMap<String, Vec<(f64, f64)>>, svg: &Path) -> Result<(), ReplayError> {
+    render(chunks, measured, svg).map_err(|reason| ReplayError::Picture { path: svg.into(), reason })
+}
+
+fn render(chunks: &[&ActionChunk], measured: &BTreeMap<String, Vec<(f64, f64)>>, svg: &Path) -> Result<(), String> {
+    let first = chunks.first().ok_or("The bag has no chunk")?;
+    let joints = &first.joint_names;
+    if chunks.iter().any(|chunk| chunk.joint_names != *joints) {
+        return Err("The chunks command different joints".into());
+    }
+    let origin = first.header.stamp.seconds();
+    let starts: Vec<_> = chunks.iter().map(|chunk| chunk.header.stamp.seconds() - origin).collect();
+    let end = chunks.last().map_or(0.0, |chunk| chunk.header.stamp.seconds() - origin + f64::from(chunk.horizon) * chunk.period);
+    let time = 0.0..end.max(f64::EPSILON);
+
+    let columns = if joints.len() > COLUMN { 2 } else { 1 };
+    let rows = joints.len().div_ceil(columns).max(1);
+    let size = (PANEL.0 * columns as u32, HEAD + PANEL.1 * rows as u32 + FOOT);
+    let root = SVGBackend::new(svg, size).into_drawing_area();
+    let (head, body) = root.split_vertically(HEAD);
+    let (body, foot) = body.split_vertically(PANEL.1 * rows as u32);
+    draw_head(&head, chunks).map_err(describe)?;
+    let panels = body.split_evenly((rows, columns));
+    for (joint, name) in joints.iter().enumerate() {
+        // Column by column, so that the arms of a two-armed robot stand side by side.
+        let panel = &panels[joint % rows * columns + joint / rows];
+        let curve = |index: usize| {
+            let rows = chunks[index].actions.chunks(joints.len()).map(move |row| row[joint]);
+            let start = starts[index];
+            let period = chunks[index].period;
+            rows.enumerate().map(move |(row, value)| (start + row as f64 * period, value)).collect::<Vec<_>>()
+        };
+        let commanded: Vec<_> = (0..chunks.len()).map(curve).collect();
+        let shifted = |curve: &Vec<(f64, f64)>| curve.iter().map(|&(at, value)| (at - origin, value)).collect::<Vec<_>>();
+        let mut seen = measured.get(name).map(shifted).unwrap_or_default();
+        seen.retain(|(at, _)| time.contains(at));
+        draw_panel(panel, name, &time, &starts, &commanded, &seen).map_err(describe)?;
+    }
+    draw_foot(&foot, columns).map_err(describe)?;
+    root.present().map_err(describe)
+}
+
+fn describe(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+type DrawError<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>;
+
+fn draw_head<'a>(head: &Panel<'a>, chunks: &[&ActionChunk]) -> Result<(), DrawError<'a>> {
+    let title = format!("{} chunks for \"{}\"", chunks.len(), chunks.first().map_or("", |chunk| &chunk.instruction));
+    head.draw(&Text::new(title, (14, 10), ("sans-serif", 18).into_font().color(&INK)))?;
+    let mut left = 14;
+    let entries: [(&str, &[RGBColor]); 2] = [("commanded, a colour per chunk", &COMMANDED), ("measured", &[MEASURED])];
+    for (label, colours) in entries {
+        for colour in colours {
+            head.draw(&PathElement::new([(left, 43), (left + 18, 43)], colour.stroke_width(3)))?;
+            left += 22;
+        }
+        head.draw(&Text::new(label, (left, 37), ("sans-serif", 13).into_font().color(&INK)))?;
+        left += 16 + 7 * label.len() as i32;
+    }
+    head.draw(&Text::new("faint: replaced by the next chunk", (left, 37), ("sans-serif", 13).into_font().color(&INK)))
+}
+
+fn draw_foot<'a>(foot: &Panel<'a>, columns: usize) -> Result<(), DrawError<'a>> {
+    let style = ("sans-serif", 13).into_font().color(&INK).pos(Pos::new(HPos::Center, VPos::Top));
+    for column in 0..columns as i32 {
+        let middle = PANEL.0 as i32 * column + PANEL.0 as i32 / 2;
+        foot.draw(&Text::new("seconds after the first chunk's start", (middle, 8), style.clone()))?;
+    }
+    Ok(())
+}
+
+fn draw_panel<'a>(
+    panel: &Panel<'a>,
+    name: &str,
+    time: &Range<f64>,
+    starts: &[f64],
+    commanded: &[Vec<(f64, f64)>],
+    measured: &[(f64, f64)],
+) -> Result<(), DrawError<'a>> {
+    let range = value_range(commanded.iter().flatten().chain(measured).map(|&(_, value)| value));
+    let mut chart = ChartBuilder::on(panel)
+        .margin_left(4)
+        .margin_right(14)
+        .margin_top(20)
+        .x_label_area_size(18)
+        .y_label_area_size(52)
+        .build_cartesian_2d(time.clone(), range.clone())?;
+    panel.draw(&Text::new(name.to_string(), (58, 4), ("sans-serif", 13).into_font().color(&INK)))?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .y_labels(3)
+        .x_labels(6)
+        .y_label_formatter(&|value| format!("{value:.2}"))
+        .x_label_formatter(&|value| format!("{value:.1}"))
+        .label_style(("sans-serif", 11).into_font().color(&INK))
+        .axis_style(INK.mix(0.6))
+        .bold_line_style(INK.mix(0.22))
+        .light_line_style(TRANSPARENT)
+        .draw()?;
+    for &start in starts {
+        chart.draw_series([PathElement::new([(start, range.start), (start, range.end)], INK.mix(0.35))])?;
+    }
+    for (index, curve) in commanded.iter().enumerate() {
+        let colour = COMMANDED[index % COMMANDED.len()];
+        let until = starts.get(index + 1).copied().unwrap_or(f64::INFINITY);
+        let split = curve.partition_point(|&(at, _)| at <= until);
+        // Both parts share the point at the border.
+        let rest = &curve[split.saturating_sub(1)..];
+        chart.draw_series(LineSeries::new(rest.iter().copied(), colour.mix(0.28)))?;
+        chart.draw_series(LineSeries::new(curve[..split].iter().copied(), colour.stroke_width(2)))?;
+    }
+    chart.draw_series(LineSeries::new(measured.iter().copied(), MEASURED.stroke_width(1)))?;
+    Ok(())
+}
+
+/// Range of finite values with a margin, never empty.
+fn value_range(values: impl Iterator<Item = f64>) -> Range<f64> {
+    let finite = values.filter(|value| value.is_finite());
+    let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+    if low > high {
+        return -1.0..1.0;
+    }
+    let margin = ((high - low) * 0.08).max(0.01);
+    low - margin..high + margin
+}
