@@ -29,8 +29,8 @@ pub struct Topic {
 impl Topic {
     /// Whether messages begin with a `std_msgs/Header`, so that their first field is a stamp.
     pub fn has_header(&self) -> bool {
-        let fields = self.schema.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-        let first = fields.filter(|line| !line.is_empty()).next().unwrap_or_default();
+        let mut fields = self.schema.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+        let first = fields.find(|line| !line.is_empty()).unwrap_or_default();
         matches!(first.split_whitespace().next(), Some("std_msgs/Header" | "std_msgs/msg/Header"))
     }
 }
@@ -124,7 +124,8 @@ impl BagReader {
 
     /// Log times of the first and last message in nanoseconds; `None` for an empty bag.
     pub fn time_range(&self) -> Option<(u64, u64)> {
-        let blocks = || self.files.iter().flat_map(|file| &file.blocks);
+        // A chunk that only defines channels has both times zero.
+        let blocks = || self.files.iter().flat_map(|file| &file.blocks).filter(|block| block.end > 0);
         Some((blocks().map(|block| block.start).min()?, blocks().map(|block| block.end).max()?))
     }
 
