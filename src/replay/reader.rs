@@ -29,8 +29,8 @@ pub struct Topic {
 impl Topic {
     /// Whether messages begin with a `std_msgs/Header`, so that their first field is a stamp.
     pub fn has_header(&self) -> bool {
-        let fields = self.schema.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-        let first = fields.filter(|line| !line.is_empty()).next().unwrap_or_default();
+        let mut fields = self.schema.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+        let first = fields.find(|line| !line.is_empty()).unwrap_or_default();
         matches!(first.split_whitespace().next(), Some("std_msgs/Header" | "std_msgs/msg/Header"))
     }
 }
@@ -108,8 +108,7 @@ impl BagReader {
 
     /// The first topic of a type, by name.
     pub fn topic_of_type(&self, type_name: &str) -> Result<(usize, &Topic), ReplayError> {
-        let found =
-            self.topics.iter().enumerate().filter(|(_, topic)| topic.type_name == type_name).min_by_key(|(_, topic)| &topic.name);
+        let found = self.topics.iter().enumerate().filter(|(_, topic)| topic.type_name == type_name).min_by_key(|(_, topic)| &topic.name);
         found.ok_or_else(|| self.missing(format!("topic of type {type_name}")))
     }
 
@@ -125,7 +124,8 @@ impl BagReader {
 
     /// Log times of the first and last message in nanoseconds; `None` for an empty bag.
     pub fn time_range(&self) -> Option<(u64, u64)> {
-        let blocks = || self.files.iter().flat_map(|file| &file.blocks);
+        // A chunk that only defines channels has both times zero.
+        let blocks = || self.files.iter().flat_map(|file| &file.blocks).filter(|block| block.end > 0);
         Some((blocks().map(|block| block.start).min()?, blocks().map(|block| block.end).max()?))
     }
 
@@ -232,8 +232,7 @@ impl Messages<'_> {
             let messages = self.bag.files[*file].read(block)?;
             let order = |index, log_time| (log_time, *file, block.offset, index);
             let numbered = messages.into_iter().enumerate();
-            self.pending
-                .extend(numbered.map(|(index, message)| Reverse(Pending { order: order(index, message.log_time), message })));
+            self.pending.extend(numbered.map(|(index, message)| Reverse(Pending { order: order(index, message.log_time), message })));
             self.blocks.pop();
         }
         let Some(Reverse(Pending { order: (log_time, file, offset, _), message })) = self.pending.pop() else {
