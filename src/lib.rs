@@ -17,7 +17,10 @@
 pub mod backend;
 pub mod checkpoint;
 pub mod cli;
+pub mod control;
 pub mod model;
+#[cfg(feature = "ros")]
+pub mod node;
 pub mod observation;
 pub mod policy;
 pub mod replay;

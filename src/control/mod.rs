@@ -1,0 +1,12 @@
+//! From observations that may be used to commands that may be sent: pure rules, no I/O.
+//!
+//! Time is always an argument ([`Stamp`]), so every rule is tested in virtual time. Called by the node and by replay; knows nothing of
+//! ROS, models or wall clocks.
+
+mod chunk;
+mod freshness;
+mod stamp;
+
+pub use chunk::{ChunkError, CommandRows};
+pub use freshness::{AgeLimit, NotUsable};
+pub use stamp::Stamp;

@@ -1,0 +1,150 @@
+//! `/diagnostics`: one status per input and one for the inference.
+
+use std::{sync::Arc, time::Instant};
+
+use rclrs::{NodeState, RclrsError};
+use ros_env::{
+    diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue},
+    std_msgs::msg::Header,
+};
+
+use super::{
+    inference::{InferenceStatus, Shared},
+    inputs::{Input, Inputs},
+    outputs::{Outputs, time_message},
+};
+use crate::control::{NotUsable, Stamp};
+
+/// Makes the report of every second.
+pub struct Reporter {
+    /// Full name of the node without the leading slash.
+    node: String,
+    device: String,
+    inputs: Arc<Inputs>,
+    /// Resolved topic of each input, in the order of [`Inputs::names`].
+    topics: Vec<String>,
+    shared: Shared,
+    outputs: Outputs,
+    before: InferenceStatus,
+    reported: Instant,
+}
+
+impl Reporter {
+    pub fn new(
+        node: &NodeState,
+        device: String,
+        inputs: Arc<Inputs>,
+        topics: Vec<String>,
+        shared: Shared,
+        outputs: Outputs,
+    ) -> Self {
+        Self {
+            node: node.fully_qualified_name().trim_start_matches('/').to_owned(),
+            device,
+            inputs,
+            topics,
+            shared,
+            outputs,
+            before: InferenceStatus::default(),
+            reported: Instant::now(),
+        }
+    }
+
+    /// Publishes the state at `now`.
+    pub fn publish(&mut self, now: Stamp) -> Result<(), RclrsError> {
+        let instant = Instant::now();
+        let inputs = &self.inputs;
+        let mut topics = self.topics.iter();
+        let mut status = Vec::new();
+        for camera in &inputs.cameras {
+            status.push(self.input(&camera.input, topics.next(), camera.check(now), instant));
+        }
+        let joint_states = &inputs.joint_states;
+        status.push(self.input(&joint_states.input, topics.next(), joint_states.check(now), instant));
+        status.push(self.input(&inputs.instruction.input, topics.next(), inputs.instruction.check(now), instant));
+        let inference = self.shared.status().clone();
+        status.push(self.inference(&inference, instant));
+        self.before = inference;
+        self.reported = instant;
+        self.outputs
+            .publish_diagnostics(DiagnosticArray { header: Header { stamp: time_message(now), ..Default::default() }, status })
+    }
+
+    fn input<T>(&self, input: &Input<T>, topic: Option<&String>, age: Result<f64, NotUsable>, now: Instant) -> DiagnosticStatus {
+        let report = input.report(now);
+        let (level, message) = match (&age, &report.refusal) {
+            (Err(NotUsable::Missing) | Ok(_), Some(refusal)) => (DiagnosticStatus::ERROR, refusal.clone()),
+            (Ok(_), None) => (DiagnosticStatus::OK, "Fresh".to_owned()),
+            (Err(problem @ NotUsable::Stale { .. }), _) => (DiagnosticStatus::STALE, sentence(problem)),
+            (Err(problem), _) => (DiagnosticStatus::ERROR, sentence(problem)),
+        };
+        let mut values = vec![
+            value("topic", topic.map_or("", String::as_str)),
+            value("frequency_hz", format_args!("{:.2}", report.rates.frequency)),
+            value("received", report.received),
+            value("superseded", report.superseded),
+            value("lost", report.lost),
+            value("refused", report.refused),
+        ];
+        if let Ok(age) | Err(NotUsable::Stale { age, .. }) = age {
+            values.push(value("age_ms", milliseconds(age)));
+        }
+        if let Some((median, p99)) = report.rates.callback {
+            values.push(value("callback_us_median", format_args!("{:.1}", median.as_secs_f64() * 1e6)));
+            values.push(value("callback_us_p99", format_args!("{:.1}", p99.as_secs_f64() * 1e6)));
+        }
+        self.status(input.name(), level, message, values)
+    }
+
+    fn inference(&self, status: &InferenceStatus, now: Instant) -> DiagnosticStatus {
+        let overruns = status.overruns - self.before.overruns;
+        let (level, message) = match &status.problem {
+            Some(problem) if status.waiting > self.before.waiting => (DiagnosticStatus::WARN, problem.clone()),
+            Some(problem) => (DiagnosticStatus::ERROR, problem.clone()),
+            None if overruns > 0 => {
+                (DiagnosticStatus::WARN, format!("{overruns} ticks found the inference still running. Lower inference.rate_hz"))
+            }
+            None if status.chunks == 0 => (DiagnosticStatus::OK, "No inference was started yet".to_owned()),
+            None => (DiagnosticStatus::OK, "Publishing chunks".to_owned()),
+        };
+        let seconds = now.duration_since(self.reported).as_secs_f64();
+        let mut values = vec![
+            value("chunks", status.chunks),
+            value("frequency_hz", format_args!("{:.2}", (status.chunks - self.before.chunks) as f64 / seconds)),
+            value("overruns", status.overruns),
+            value("waiting", status.waiting),
+            value("refused_observations", status.refused_observations),
+            value("refused_chunks", status.refused_chunks),
+            value("device", &self.device),
+        ];
+        if let Some(last) = &status.last {
+            let stages = [
+                ("observation_ms", last.observation),
+                ("vision_ms", last.vision),
+                ("prefix_ms", last.prefix),
+                ("denoise_ms", last.denoise),
+                ("total_ms", last.total),
+            ];
+            values.extend(stages.map(|(key, time)| value(key, milliseconds(time.as_secs_f64()))));
+        }
+        self.status("inference", level, message, values)
+    }
+
+    fn status(&self, task: &str, level: u8, message: String, values: Vec<KeyValue>) -> DiagnosticStatus {
+        DiagnosticStatus { level, name: format!("{}: {task}", self.node), message, hardware_id: self.device.clone(), values }
+    }
+}
+
+fn value(key: &str, value: impl ToString) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: value.to_string() }
+}
+
+fn milliseconds(seconds: f64) -> String {
+    format!("{:.1}", seconds * 1e3)
+}
+
+fn sentence(problem: &NotUsable) -> String {
+    let text = problem.to_string();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}

@@ -1,0 +1,266 @@
+//! The ROS 2 node: parameters, subscriptions, the inference thread, publishers, diagnostics.
+//!
+//! Thin: what is computed is [`crate::policy`], what may be published is decided in [`crate::control`]. The executor's threads take samples
+//! and run the timers, and never wait. The inference thread owns the policy. The main thread wires them up, waits for a reason to end, and
+//! takes the ROS entities down; it does not wait for a running inference.
+
+mod diagnostics;
+mod inference;
+mod inputs;
+mod instruction;
+mod log;
+mod meter;
+mod outputs;
+mod parameters;
+mod process;
+mod robots;
+mod subscriptions;
+
+use std::{
+    io,
+    process::ExitCode,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, Sender, SyncSender},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rclrs::{Context, CreateBasicExecutor, InitOptions, IntoTimerOptions, Node, RclrsError, Time, Worker, WorkerTimer};
+
+use self::{
+    diagnostics::Reporter,
+    inference::{Dispatcher, Shared},
+    inputs::{Instruction, Snapshot},
+    outputs::Outputs,
+    parameters::{ParameterError, Parameters},
+    process::{Event, Opened, Spinner},
+    subscriptions::{SubscriptionError, Subscriptions},
+};
+use crate::{
+    control::Stamp,
+    policy::{Policy, PolicyError, PolicyOptions},
+};
+
+/// Name of the node unless `-r __node:=` gives another.
+const NODE_NAME: &str = "policy";
+const DIAGNOSTICS_PERIOD: Duration = Duration::from_secs(1);
+/// Time for a fatal message to reach subscribers of `/rosout` that are still being discovered.
+const FATAL_LINGER: Duration = Duration::from_millis(500);
+
+/// Why the node ended with a failure.
+#[derive(Debug, thiserror::Error)]
+enum NodeError {
+    #[error("Cannot start: {0}")]
+    Start(#[from] io::Error),
+    #[error("ROS refused: {0}")]
+    Ros(#[from] RclrsError),
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
+    #[error(transparent)]
+    Subscription(#[from] SubscriptionError),
+    #[error("The policy cannot be opened. {0}")]
+    Policy(#[from] PolicyError),
+    #[error("The node ends because a thread panicked: {0}")]
+    Panicked(String),
+    #[error("The executor ended: {}", list(.0))]
+    SpinEnded(Vec<RclrsError>),
+}
+
+/// Runs the node until it is told to end. Exit code 0 after SIGINT or SIGTERM; 1 after an error, which stderr and `/rosout` name.
+pub fn run(arguments: impl IntoIterator<Item = String>) -> ExitCode {
+    match start(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error is one from before there was a logger.
+fn start(arguments: impl IntoIterator<Item = String>) -> Result<ExitCode, NodeError> {
+    let (events, inbox) = mpsc::channel();
+    process::watch(&events)?;
+    let executor = Context::new(arguments, InitOptions::default())?.create_basic_executor();
+    let node = executor.create_node(NODE_NAME)?;
+    // Fails only where the process has a subscriber already, which then gets the lines.
+    let _ = log::install(node.logger().clone());
+    let spinner = Spinner::start(executor, events.clone())?;
+    let result = serve(&node, events, &inbox);
+    if let Err(error) = &result {
+        tracing::error!("{error}");
+        process::linger(&inbox, FATAL_LINGER);
+    }
+    drop(node);
+    spinner.stop();
+    Ok(if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Opens the policy, wires it up and waits for the end.
+fn serve(node: &Node, events: Sender<Event>, inbox: &Receiver<Event>) -> Result<(), NodeError> {
+    let parameters = Parameters::declare(node)?;
+    let options = parameters.policy_options()?;
+    let outputs = Outputs::advertise(node)?;
+    let result = serve_policy(node, &parameters, options, &outputs, events, inbox);
+    // The inference thread may still be busy and holds a clone.
+    outputs.close();
+    result
+}
+
+fn serve_policy(
+    node: &Node,
+    parameters: &Parameters,
+    options: PolicyOptions,
+    outputs: &Outputs,
+    events: Sender<Event>,
+    inbox: &Receiver<Event>,
+) -> Result<(), NodeError> {
+    let instruction = instruction(node, parameters);
+    let rate_changes = events.clone();
+    parameters.rate_hz.on_change(move |&rate| {
+        let _ = rate_changes.send(Event::RateChanged(rate));
+    });
+    tracing::info!("Opening {}", options.checkpoint.display());
+    let shared = Shared::default();
+    let requests = infer_in_background(node, parameters.backend_name(), options, outputs.clone(), shared.clone(), events)?;
+    let mut wiring = None;
+    while let Ok(event) = inbox.recv() {
+        match event {
+            Event::Opened(opened) => {
+                let wired = Wiring::new(node, parameters, &opened, instruction.clone(), &shared, outputs, requests.clone())?;
+                tracing::info!("{}", wired.summary(&opened, parameters));
+                wiring = Some(wired);
+            }
+            Event::NotOpened(error) => return Err(error.into()),
+            Event::RateChanged(rate) => {
+                if let Some(wiring) = &mut wiring {
+                    wiring.tick_at(rate)?;
+                }
+            }
+            Event::Signal(signal) => {
+                tracing::info!("Ending after signal {signal}");
+                return Ok(());
+            }
+            Event::Panicked(message) => return Err(NodeError::Panicked(message)),
+            Event::SpinEnded(errors) => return Err(NodeError::SpinEnded(errors)),
+        }
+    }
+    Ok(())
+}
+
+/// The instruction in force, which follows its parameter from now on.
+fn instruction(node: &Node, parameters: &Parameters) -> Arc<Instruction> {
+    let instruction = Arc::new(Instruction::new());
+    let (set, clock) = (instruction.clone(), node.get_clock());
+    let follow = move |text: &Arc<str>| {
+        // The parameter was validated; only an empty text, which sets nothing, is refused here.
+        if !text.is_empty() {
+            let _ = set.set(text.as_bytes(), Stamp::from_nanoseconds(clock.now().nsec), None);
+        }
+    };
+    follow(&parameters.default_instruction.get());
+    parameters.default_instruction.on_change(follow);
+    instruction
+}
+
+/// Starts the thread that opens the policy and answers the requests that are sent to it.
+fn infer_in_background(
+    node: &Node,
+    backend: Arc<str>,
+    options: PolicyOptions,
+    outputs: Outputs,
+    shared: Shared,
+    events: Sender<Event>,
+) -> io::Result<SyncSender<Snapshot>> {
+    let (requests, queue) = mpsc::sync_channel(1);
+    let clock = node.get_clock();
+    thread::Builder::new().name("inference".to_owned()).spawn(move || {
+        let started = Instant::now();
+        // Sending fails only when the main thread is already on its way out.
+        match Policy::open(&options) {
+            Ok(policy) => {
+                let (cameras, joints) = (policy.required_cameras().to_vec(), policy.state_joints().to_vec());
+                let _ = events.send(Event::Opened(Opened { cameras, joints, time: started.elapsed() }));
+                inference::Worker { policy, backend, outputs, clock, shared }.run(&queue);
+            }
+            Err(error) => {
+                let _ = events.send(Event::NotOpened(error));
+            }
+        }
+    })?;
+    Ok(requests)
+}
+
+/// Subscriptions and timers of an opened policy; dropping it ends them.
+struct Wiring {
+    worker: Worker<Dispatcher>,
+    tick: WorkerTimer<Dispatcher>,
+    subscriptions: Subscriptions,
+    _diagnostics: WorkerTimer<Dispatcher>,
+}
+
+impl Wiring {
+    fn new(
+        node: &Node,
+        parameters: &Parameters,
+        opened: &Opened,
+        instruction: Arc<Instruction>,
+        shared: &Shared,
+        outputs: &Outputs,
+        requests: SyncSender<Snapshot>,
+    ) -> Result<Self, NodeError> {
+        let durability = parameters.instruction_durability()?;
+        let (inputs, subscriptions) = subscriptions::subscribe(node, &opened.cameras, instruction, durability)?;
+        let inputs = Arc::new(inputs);
+        let mut reporter = Reporter::new(
+            node,
+            parameters.backend_name().to_string(),
+            inputs.clone(),
+            subscriptions.topics.clone(),
+            shared.clone(),
+            outputs.clone(),
+        );
+        let worker = node.create_worker(Dispatcher::new(inputs, shared.clone(), requests));
+        let clock = node.get_clock();
+        // On the steady clock: a paused simulation is to be seen in the diagnostics, not to stop them.
+        let diagnostics = worker.create_timer_repeating(DIAGNOSTICS_PERIOD, move |_: &mut Dispatcher| {
+            if let Err(error) = reporter.publish(Stamp::from_nanoseconds(clock.now().nsec)) {
+                tracing::debug!("The diagnostics could not be published: {error}");
+            }
+        })?;
+        let tick = tick_timer(&worker, parameters.rate_hz.get())?;
+        Ok(Self { worker, tick, subscriptions, _diagnostics: diagnostics })
+    }
+
+    fn tick_at(&mut self, rate: f64) -> Result<(), RclrsError> {
+        self.tick = tick_timer(&self.worker, rate)?;
+        tracing::info!("Inference runs at {rate} Hz from now on");
+        Ok(())
+    }
+
+    /// One paragraph for the operator.
+    fn summary(&self, opened: &Opened, parameters: &Parameters) -> String {
+        format!(
+            "Ready after {:.1} s: backend {}, {} joints ({}), inference at {} Hz. Inputs: {}",
+            opened.time.as_secs_f64(),
+            parameters.backend_name(),
+            opened.joints.len(),
+            opened.joints.join(", "),
+            parameters.rate_hz.get(),
+            self.subscriptions.topics.join(", ")
+        )
+    }
+}
+
+/// On the node's clock, so that inference follows `/clock` under `use_sim_time`.
+fn tick_timer(worker: &Worker<Dispatcher>, rate: f64) -> Result<WorkerTimer<Dispatcher>, RclrsError> {
+    worker.create_timer_repeating(Duration::from_secs_f64(rate.recip()).node_time(), |dispatcher: &mut Dispatcher, now: Time| {
+        dispatcher.tick(Stamp::from_nanoseconds(now.nsec))
+    })
+}
+
+fn list(errors: &[RclrsError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}

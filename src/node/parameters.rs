@@ -1,0 +1,321 @@
+//! The node's parameters: declared with description, range and constraints, checked when they are set.
+//!
+//! What decides the arithmetic or the topics is read-only; what an operator tunes can be set while the node runs.
+
+use std::{path::PathBuf, sync::Arc};
+
+use rclrs::{
+    DeclarationError, MandatoryParameter, NodeState, ParameterRange, ParameterVariant, QoSDurabilityPolicy, ReadOnlyParameter,
+};
+
+use super::{instruction, robots};
+use crate::{
+    observation::ResizeKernel,
+    policy::{BackendKind, PolicyOptions},
+};
+
+/// The parameters that every policy has.
+pub struct Parameters {
+    checkpoint: ReadOnlyParameter<Arc<str>>,
+    robot: ReadOnlyParameter<Arc<str>>,
+    backend: ReadOnlyParameter<Arc<str>>,
+    tokenizer: ReadOnlyParameter<Arc<str>>,
+    norm_stats: ReadOnlyParameter<Arc<str>>,
+    resize: ReadOnlyParameter<Arc<str>>,
+    seed: ReadOnlyParameter<i64>,
+    denoise_steps: ReadOnlyParameter<i64>,
+    threads: ReadOnlyParameter<i64>,
+    pub rate_hz: MandatoryParameter<f64>,
+    pub default_instruction: MandatoryParameter<Arc<str>>,
+    instruction_durability: ReadOnlyParameter<Arc<str>>,
+}
+
+/// Why the node did not accept its parameters.
+#[derive(Debug, thiserror::Error)]
+pub enum ParameterError {
+    #[error("Parameter {name} is not set. {description}")]
+    NotSet { name: String, description: &'static str },
+    #[error("Parameter {name}: {reason}")]
+    Rejected { name: String, reason: String },
+    #[error("Parameter {name} has a value of the wrong type. {description}")]
+    Type { name: String, description: &'static str },
+    #[error("Parameter {name} is out of range: {constraints}")]
+    Range { name: String, constraints: String },
+    #[error("Parameter {name} cannot be declared: {source}")]
+    Declaration { name: String, source: DeclarationError },
+    #[error(transparent)]
+    Robot(#[from] robots::RobotNotFound),
+}
+
+/// How a camera's images arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// `sensor_msgs/Image`
+    Raw,
+    /// `sensor_msgs/CompressedImage`, JPEG or PNG
+    Compressed,
+}
+
+/// The parameters of one camera slot. Declared when the checkpoint has told which slots there are.
+pub struct CameraParameters {
+    pub transport: Transport,
+    pub max_age_ms: MandatoryParameter<f64>,
+    /// Keeps the parameter declared.
+    _transport: ReadOnlyParameter<Arc<str>>,
+}
+
+impl Parameters {
+    pub fn declare(node: &NodeState) -> Result<Self, ParameterError> {
+        Ok(Self {
+            checkpoint: Text::new("checkpoint", "Folder of the checkpoint: LeRobot or openpi's PyTorch conversion.")
+                .checked("a path, required", not_empty)
+                .read_only(node)?,
+            robot: Text::new("robot", "Robot profile: a name from share/pi0_tt/config/robots or the path of a YAML file.")
+                .checked("a name or a path, required", not_empty)
+                .read_only(node)?,
+            backend: Text::new("backend", "Where the model runs: the CPU in float32 or a Tenstorrent card.")
+                .default("reference")
+                .one_of::<BackendKind>()
+                .read_only(node)?,
+            tokenizer: Text::new("tokenizer", "Tokenizer file for a checkpoint folder that has none: tokenizer.json or SentencePiece .model.")
+                .default("")
+                .noted("a path, or empty: from the checkpoint folder")
+                .read_only(node)?,
+            norm_stats: Text::new("norm_stats", "Normalization statistics for a checkpoint folder with several or none: norm_stats.json.")
+                .default("")
+                .noted("a path, or empty: from the checkpoint folder")
+                .read_only(node)?,
+            resize: Text::new("resize", "Image resize the checkpoint was trained with. auto follows the checkpoint's family.")
+                .default("auto")
+                .one_of::<Option<ResizeKernel>>()
+                .read_only(node)?,
+            seed: integer(node, "seed", 0, 0, i64::MAX, "Seed of the noise. The same seed and observations give the same chunks.")?,
+            denoise_steps: integer(node, "denoise_steps", 0, 0, 1000, "Euler steps of the flow matching. 0: the checkpoint's (10).")?,
+            threads: integer(node, "threads", 0, 0, 1024, "CPU threads of the backend. 0: all cores.")?,
+            rate_hz: number(
+                node,
+                "inference.rate_hz",
+                1.0,
+                (0.01, 200.0),
+                "How often an inference is started. A tick that finds the one before still running is skipped and counted.",
+            )?,
+            default_instruction: Text::new(
+                "instruction.default",
+                "Instruction in force until one arrives on ~/instruction; the newest of the two counts.",
+            )
+            .default("")
+            .checked("at most 1024 bytes; empty at start: inference waits for ~/instruction", |text| {
+                if text.is_empty() { Ok(()) } else { instruction::check(text.as_bytes()).map(drop).map_err(|error| error.to_string()) }
+            })
+            .mandatory(node)?,
+            instruction_durability: Text::new(
+                "instruction.qos_durability",
+                "Durability that ~/instruction asks of its publishers. A transient_local subscription never matches a volatile publisher.",
+            )
+            .default("volatile")
+            .one_of::<QoSDurabilityPolicy>()
+            .read_only(node)?,
+        })
+    }
+
+    /// Everything that decides what the policy computes.
+    pub fn policy_options(&self) -> Result<PolicyOptions, ParameterError> {
+        let path = |parameter: &ReadOnlyParameter<Arc<str>>| {
+            Some(PathBuf::from(&*parameter.get())).filter(|path| !path.as_os_str().is_empty())
+        };
+        // The casts keep the value: the ranges above begin at 0.
+        let positive = |parameter: &ReadOnlyParameter<i64>| Some(parameter.get() as usize).filter(|&value| value > 0);
+        Ok(PolicyOptions {
+            checkpoint: PathBuf::from(&*self.checkpoint.get()),
+            robot: robots::find(&self.robot.get())?,
+            backend: parsed("backend", &self.backend)?,
+            tokenizer: path(&self.tokenizer),
+            norm_stats: path(&self.norm_stats),
+            resize: parsed("resize", &self.resize)?,
+            seed: self.seed.get() as u64,
+            steps: positive(&self.denoise_steps),
+            threads: positive(&self.threads),
+        })
+    }
+
+    /// Value of the `backend` parameter.
+    pub fn backend_name(&self) -> Arc<str> {
+        self.backend.get()
+    }
+
+    pub fn instruction_durability(&self) -> Result<QoSDurabilityPolicy, ParameterError> {
+        parsed("instruction.qos_durability", &self.instruction_durability)
+    }
+}
+
+impl CameraParameters {
+    pub fn declare(node: &NodeState, slot: &str) -> Result<Self, ParameterError> {
+        let name = format!("cameras.{slot}.transport");
+        let transport =
+            Text::new(&name, "Message type of this camera: raw sensor_msgs/Image or compressed sensor_msgs/CompressedImage.")
+                .default("raw")
+                .one_of::<Transport>()
+                .read_only(node)?;
+        Ok(Self {
+            transport: parsed(&name, &transport)?,
+            max_age_ms: max_age(node, &format!("cameras.{slot}.max_age_ms"), 200.0)?,
+            _transport: transport,
+        })
+    }
+}
+
+/// Oldest usable sample of an input.
+pub fn max_age(node: &NodeState, name: &str, default: f64) -> Result<MandatoryParameter<f64>, ParameterError> {
+    number(
+        node,
+        name,
+        default,
+        (1.0, 60_000.0),
+        "Oldest usable sample, measured from its header stamp. An older one stops inference.",
+    )
+}
+
+/// A value that a text parameter chooses from a few words.
+trait Choice: Copy + 'static {
+    const CHOICES: &'static [(&'static str, Self)];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let found = Self::CHOICES.iter().find(|(word, _)| *word == text);
+        found.map(|(_, value)| *value).ok_or_else(|| format!("\"{text}\" is not one of {}", Self::words()))
+    }
+
+    fn words() -> String {
+        Self::CHOICES.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Choice for BackendKind {
+    const CHOICES: &'static [(&'static str, Self)] = &[("reference", Self::Reference), ("ttnn", Self::Ttnn)];
+}
+
+/// `None`: the checkpoint family's.
+impl Choice for Option<ResizeKernel> {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("auto", None), ("openpi", Some(ResizeKernel::Openpi)), ("lerobot", Some(ResizeKernel::Lerobot))];
+}
+
+impl Choice for QoSDurabilityPolicy {
+    const CHOICES: &'static [(&'static str, Self)] = &[("volatile", Self::Volatile), ("transient_local", Self::TransientLocal)];
+}
+
+impl Choice for Transport {
+    const CHOICES: &'static [(&'static str, Self)] = &[("raw", Self::Raw), ("compressed", Self::Compressed)];
+}
+
+fn parsed<T: Choice>(name: &str, parameter: &ReadOnlyParameter<Arc<str>>) -> Result<T, ParameterError> {
+    T::parse(&parameter.get()).map_err(|reason| ParameterError::Rejected { name: name.to_owned(), reason })
+}
+
+fn not_empty(text: &str) -> Result<(), String> {
+    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(()) }
+}
+
+/// Declaration of a text parameter.
+struct Text<'a> {
+    name: &'a str,
+    description: &'static str,
+    default: Option<&'static str>,
+    constraints: String,
+    check: fn(&str) -> Result<(), String>,
+}
+
+impl<'a> Text<'a> {
+    fn new(name: &'a str, description: &'static str) -> Self {
+        Self { name, description, default: None, constraints: String::new(), check: |_| Ok(()) }
+    }
+
+    fn default(self, default: &'static str) -> Self {
+        Self { default: Some(default), ..self }
+    }
+
+    fn noted(self, constraints: &str) -> Self {
+        Self { constraints: constraints.to_owned(), ..self }
+    }
+
+    fn checked(self, constraints: &str, check: fn(&str) -> Result<(), String>) -> Self {
+        Self { check, ..self }.noted(constraints)
+    }
+
+    fn one_of<T: Choice>(self) -> Self {
+        self.checked(&T::words(), |text| T::parse(text).map(drop))
+    }
+
+    fn builder<'n>(&self, node: &'n NodeState) -> rclrs::ParameterBuilder<'n, Arc<str>> {
+        let check = self.check;
+        let builder = node
+            .declare_parameter::<Arc<str>>(self.name)
+            .description(self.description)
+            .constraints(self.constraints.as_str())
+            .validate(move |text: &Arc<str>| check(text));
+        match self.default {
+            Some(default) => builder.default(default.into()),
+            None => builder,
+        }
+    }
+
+    fn read_only(self, node: &NodeState) -> Result<ReadOnlyParameter<Arc<str>>, ParameterError> {
+        self.builder(node).read_only().map_err(|source| explain(self.name, self.description, &self.constraints, source))
+    }
+
+    fn mandatory(self, node: &NodeState) -> Result<MandatoryParameter<Arc<str>>, ParameterError> {
+        self.builder(node).mandatory().map_err(|source| explain(self.name, self.description, &self.constraints, source))
+    }
+}
+
+fn integer(
+    node: &NodeState,
+    name: &str,
+    default: i64,
+    lower: i64,
+    upper: i64,
+    description: &'static str,
+) -> Result<ReadOnlyParameter<i64>, ParameterError> {
+    let constraints = format!("{lower} to {upper}");
+    node.declare_parameter(name)
+        .default(default)
+        .range(range(lower, upper))
+        .description(description)
+        .constraints(constraints.as_str())
+        .read_only()
+        .map_err(|source| explain(name, description, &constraints, source))
+}
+
+fn number(
+    node: &NodeState,
+    name: &str,
+    default: f64,
+    (lower, upper): (f64, f64),
+    description: &'static str,
+) -> Result<MandatoryParameter<f64>, ParameterError> {
+    let constraints = format!("{lower} to {upper}");
+    node.declare_parameter(name)
+        .default(default)
+        .range(range(lower, upper))
+        .description(description)
+        .constraints(constraints.as_str())
+        // NaN is neither below nor above a bound, so the range alone lets it pass.
+        .validate(|value: &f64| if value.is_nan() { Err("NaN is not a number in the range".to_owned()) } else { Ok(()) })
+        .mandatory()
+        .map_err(|source| explain(name, description, &constraints, source))
+}
+
+fn range<T: ParameterVariant + PartialOrd>(lower: T, upper: T) -> ParameterRange<T> {
+    ParameterRange { lower: Some(lower), upper: Some(upper), step: None }
+}
+
+/// rclrs does not name the parameter in its errors.
+fn explain(name: &str, description: &'static str, constraints: &str, source: DeclarationError) -> ParameterError {
+    let name = name.to_owned();
+    match source {
+        DeclarationError::NoValueAvailable => ParameterError::NotSet { name, description },
+        DeclarationError::OverrideValueTypeMismatch => ParameterError::Type { name, description },
+        DeclarationError::InitialValueOutOfRange => ParameterError::Range { name, constraints: constraints.to_owned() },
+        DeclarationError::InitialValueRejected(reason) => ParameterError::Rejected { name, reason },
+        source => ParameterError::Declaration { name, source },
+    }
+}
