@@ -1,0 +1,131 @@
+"""What the policy node publishes: types, QoS, content, and that it can be computed again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import wire
+from conftest import CAMERAS, INSTRUCTION, JOINTS
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+
+
+def rows(trajectory) -> np.ndarray:
+    return np.array([point.positions for point in trajectory.points])
+
+
+def test_every_topic_has_the_documented_type_and_qos(start_policy, robot):
+    start_policy()
+    robot.next_chunk()
+    reliable, best_effort = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
+    subscriptions = {f"/policy/camera/{slot}/image": ("sensor_msgs/msg/Image", best_effort) for slot in CAMERAS}
+    subscriptions["/policy/joint_states"] = ("sensor_msgs/msg/JointState", best_effort)
+    subscriptions["/policy/instruction"] = ("std_msgs/msg/String", reliable)
+    publishers = {
+        "/policy/joint_trajectory": ("trajectory_msgs/msg/JointTrajectory", reliable),
+        "/policy/action_chunk": ("pi0_tt/msg/ActionChunk", reliable),
+        "/diagnostics": ("diagnostic_msgs/msg/DiagnosticArray", reliable),
+    }
+    for topics, endpoints in [
+        (subscriptions, robot.node.get_subscriptions_info_by_topic),
+        (publishers, robot.node.get_publishers_info_by_topic),
+    ]:
+        for topic, (type_name, reliability) in topics.items():
+            (endpoint,) = [info for info in endpoints(topic) if info.node_name == "policy"]
+            assert endpoint.topic_type == type_name
+            assert endpoint.qos_profile.reliability == reliability, topic
+            assert endpoint.qos_profile.durability == DurabilityPolicy.VOLATILE, topic
+
+
+def test_the_trajectory_is_the_chunk_in_robot_units(start_policy, robot):
+    start_policy()
+    chunk = robot.next_chunk()
+    assert robot.spin_until(lambda: any(t.header.stamp == chunk.header.stamp for t in robot.trajectories))
+    trajectory = next(t for t in robot.trajectories if t.header.stamp == chunk.header.stamp)
+    assert list(trajectory.joint_names) == list(chunk.joint_names) == JOINTS
+    actions = np.array(chunk.actions).reshape(chunk.horizon, len(JOINTS))
+    np.testing.assert_array_equal(rows(trajectory), actions)
+    assert np.isfinite(actions).all() and np.isfinite(chunk.model_actions).all()
+    assert len(chunk.model_actions) == chunk.horizon * chunk.model_action_dim
+
+
+def test_times_strictly_increase_from_the_planned_start_by_the_control_period(start_policy, robot):
+    start_policy()
+    chunk = robot.next_chunk()
+    assert robot.spin_until(lambda: robot.trajectories)
+    times = [wire.seconds(point.time_from_start) for point in robot.trajectories[0].points]
+    assert times[0] == 0.0
+    np.testing.assert_allclose(np.diff(times), chunk.period, atol=2e-9)
+    assert chunk.period == pytest.approx(0.02)
+
+
+def test_a_chunk_tells_when_and_of_what_it_was_computed(start_policy, robot):
+    start_policy(seed=7)
+    robot.stamp_lag[CAMERAS[1]] = 0.5
+    chunk = robot.next_chunk()
+    received = robot.now()
+    observed, start = wire.seconds(chunk.observation_stamp), wire.seconds(chunk.header.stamp)
+    assert observed < start < received
+    assert start - observed == pytest.approx(chunk.stage_times.total, abs=0.05)
+    stages = chunk.stage_times
+    assert stages.observation + stages.vision + stages.prefix + sum(stages.denoise_steps) <= stages.total
+    assert (chunk.seed, chunk.backend, chunk.instruction) == (7, "reference", INSTRUCTION)
+    ages = {age.name: age.age for age in chunk.input_ages}
+    assert list(ages) == [*CAMERAS, "joint_states", "instruction"]
+    assert 0.5 <= ages[CAMERAS[1]] < 1.0
+    assert all(0.0 <= ages[name] < 0.5 for name in ages if name not in (CAMERAS[1], "instruction"))
+
+
+def test_chunks_are_numbered_from_zero_without_gaps(start_policy, robot):
+    robot.frozen = True
+    start_policy()
+    robot.wait_until_matched()
+    robot.spin(0.5)
+    robot.frozen = False
+    assert robot.spin_until(lambda: len(robot.chunks) >= 5)
+    assert [chunk.chunk_index for chunk in robot.chunks[:5]] == [0, 1, 2, 3, 4]
+
+
+def first_chunks(start_policy, robot, count: int = 3, **parameters) -> list[np.ndarray]:
+    """The first chunks of a fresh node that sees the same images, joints and instruction every time."""
+    robot.frozen = True
+    node = start_policy(**parameters)
+    robot.wait_until_matched()
+    robot.spin(0.5)
+    robot.chunks.clear()
+    robot.frozen = False
+    assert robot.spin_until(lambda: len(robot.chunks) >= count), robot.health()
+    assert robot.chunks[0].chunk_index == 0
+    assert node.end()[0] == 0
+    assert robot.spin_until(lambda: not robot.matched())
+    return [np.array(chunk.actions) for chunk in robot.chunks[:count]]
+
+
+def test_the_same_seed_gives_the_same_chunks_after_a_restart(start_policy, robot):
+    first, again, other = (first_chunks(start_policy, robot, seed=seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first[0], first[1]), "The chunk counter does not change the noise"
+    assert not np.array_equal(first[0], other[0]), "The seed does not change the noise"
+
+
+def test_a_new_instruction_changes_the_chunk(start_policy, robot):
+    start_policy()
+    robot.wait_until_matched()
+    before = robot.next_chunk()
+    robot.say("put the cube into the drawer")
+    assert robot.spin_until(lambda: robot.chunks[-1].instruction == "put the cube into the drawer")
+    after = robot.chunks[-1]
+    assert before.instruction == INSTRUCTION
+    assert not np.array_equal(before.actions, after.actions)
+    ages = {age.name: age.age for age in after.input_ages}
+    assert ages["instruction"] < 2.0
+
+
+def test_images_and_joints_change_the_chunk(start_policy, make_robot):
+    robot = make_robot()
+    reference = first_chunks(start_policy, robot, count=1)[0]
+    pixels = np.random.default_rng(99).integers(0, 256, (wire.HEIGHT, wire.WIDTH, 3), dtype=np.uint8)
+    seen, robot.images[CAMERAS[2]] = robot.images[CAMERAS[2]], wire.image(pixels)
+    assert not np.array_equal(first_chunks(start_policy, robot, count=1)[0], reference)
+    robot.images[CAMERAS[2]] = seen
+    robot.joint_state.position[1] += 0.3
+    assert not np.array_equal(first_chunks(start_policy, robot, count=1)[0], reference)
