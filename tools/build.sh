@@ -4,7 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
-jobs=${1:-$(nproc)}
 . build/env.sh
 
 say() { printf '\033[1m-- %s\033[0m\n' "$*" >&2; }
@@ -17,7 +16,7 @@ if [[ build/env.sh -nt build/cmake/configured ]]; then
   touch build/cmake/configured
 fi
 say "Building messages, policy_node and pi0_tt"
-cmake --build build/cmake -j "$jobs" >&2
+cmake --build build/cmake -j "$(nproc)" >&2
 cmake --install build/cmake >/dev/null
 
 say "Building the r2r client"
@@ -35,5 +34,5 @@ if [[ -n ${PI0_TT_ROS_SHIM:-} ]]; then
   flags="-C link-arg=-Wl,--disable-new-dtags,-rpath,$root/build/install/lib:${PI0_TT_ROS_RPATH//;/:}"
 fi
 ROS_DISTRO=$distribution IDL_PACKAGE_FILTER=$(IFS=';' && echo "${packages[*]}") LD_LIBRARY_PATH=$libraries RUSTFLAGS=$flags \
-  cargo build --release --locked -j "$jobs" --manifest-path tests/peers/r2r/Cargo.toml --target-dir build/r2r >&2
+  cargo build --release --locked --manifest-path tests/peers/r2r/Cargo.toml --target-dir build/r2r >&2
 say "Built: build/install/lib/pi0_tt/policy_node, build/install/lib/pi0_tt/pi0_tt"

@@ -126,6 +126,7 @@ fi
 {
   echo "# Written by tools/setup_ros.sh. Source it in a shell$([[ $ros == installed ]] && echo ' that has sourced ROS 2'), then ros2, cargo and Python see this build."
   echo "export PI0_TT_PYTHON='$venv/bin/python'"
+  echo "export PI0_TT_BINARIES='$build/install/lib/pi0_tt'"
   if [[ $ros == wheels ]]; then
     rpath=("$build/shim/lib" "$venv/lib" "$site"/ros_*.libs)
     cat <<EOF
