@@ -23,6 +23,7 @@ pub mod model;
 pub mod node;
 pub mod observation;
 pub mod policy;
+mod progress;
 pub mod replay;
 pub mod robot;
 pub mod verify;

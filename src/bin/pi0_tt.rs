@@ -17,6 +17,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Bench(cli::bench::Args),
+    Infer(cli::infer::Args),
     Inspect(cli::inspect::Args),
     Summary(cli::summary::Args),
     Synth(cli::synth::Args),
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         .init();
     let outcome: Result<ExitCode, Box<dyn Error>> = match Cli::parse().command {
         Command::Bench(args) => cli::bench::run(&args).map_err(Into::into),
+        Command::Infer(args) => cli::infer::run(&args).map_err(Into::into),
         Command::Inspect(args) => cli::inspect::run(&args).map_err(Into::into),
         Command::Summary(args) => cli::summary::run(&args).map_err(Into::into),
         Command::Synth(args) => cli::synth::run(&args).map_err(Into::into),

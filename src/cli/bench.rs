@@ -3,7 +3,6 @@
 use std::{fs, path::PathBuf, process::ExitCode, time::Instant};
 
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::{
@@ -13,6 +12,7 @@ use crate::{
     },
     checkpoint::{Checkpoint, CheckpointError, Dtype, synthetic},
     model::{Camera, DenoiseRequest, Geometry, ModelInputs, Prompt, noise},
+    progress,
 };
 
 /// Time the stages of an inference on the reference backend
@@ -128,18 +128,16 @@ pub fn run(args: &Args) -> Result<ExitCode, BenchError> {
 }
 
 fn measure(args: &Args) -> Result<Outcome, BenchError> {
-    let bar = ProgressBar::no_length();
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent}% {eta}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let (geometry, weights) = match Geometry::preset(&args.geometry) {
         Some(geometry) => {
-            bar.set_message("Synthetic weights");
-            bar.set_length(geometry.parameters());
             let dtype = match args.dtype {
                 WeightFormat::F32 => Dtype::F32,
                 WeightFormat::Bf16 => Dtype::BF16,
             };
-            (geometry, synthetic::weights(&geometry, dtype, |made| bar.inc(made)))
+            let bar = progress::bar("Synthetic weights", geometry.parameters());
+            let weights = synthetic::weights(&geometry, dtype, |made| bar.inc(made));
+            bar.finish_and_clear();
+            (geometry, weights)
         }
         None => {
             let model = Checkpoint::open_model_only(args.geometry.as_ref())?;
@@ -149,9 +147,7 @@ fn measure(args: &Args) -> Result<Outcome, BenchError> {
     let mut model = Reference::new(geometry, &weights, ReferenceOptions { threads: args.threads, ..Default::default() })?;
     drop(weights);
 
-    bar.set_message("Inferences");
-    bar.set_length(args.runs as u64 + 1);
-    bar.set_position(0);
+    let bar = progress::bar("Inferences", args.runs as u64 + 1);
     let mut times = Vec::new();
     for index in 0..=args.runs {
         let inputs = inputs(&geometry, args, index as u64);

@@ -2,14 +2,13 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use indicatif::{ProgressBar, ProgressStyle};
-
 use crate::{
     checkpoint::{
         CheckpointError,
         synth::{Precision, weight_bytes, write_synthetic},
     },
     model::Geometry,
+    progress,
 };
 
 /// Write a complete LeRobot checkpoint with synthetic weights (for tests and demonstrations: the actions mean nothing)
@@ -40,12 +39,9 @@ pub fn run(args: &Args) -> Result<ExitCode, CheckpointError> {
         Size::Small => Geometry::small(),
         Size::Base => Geometry::base(),
     };
-    let style = ProgressStyle::with_template("{msg} [{bar:40}] {bytes}/{total_bytes} {eta}");
-    let progress = ProgressBar::new(weight_bytes(&geometry, args.dtype))
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        .with_message("Synthetic weights");
-    write_synthetic(&args.dir, &geometry, args.dtype, |bytes| progress.inc(bytes))?;
-    progress.finish_and_clear();
+    let bar = progress::bar("Synthetic weights", weight_bytes(&geometry, args.dtype));
+    write_synthetic(&args.dir, &geometry, args.dtype, |bytes| bar.inc(bytes))?;
+    bar.finish_and_clear();
     eprintln!("Wrote SYNTHETIC weights ({} parameters): the actions of this checkpoint mean nothing", geometry.parameters());
     println!("{}", args.dir.display());
     Ok(ExitCode::SUCCESS)

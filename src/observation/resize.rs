@@ -6,7 +6,7 @@
 use super::{ObservationError, RgbImage};
 
 /// Which resize the checkpoint was trained with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ResizeKernel {
     /// Pillow's antialiased bilinear on uint8 (openpi `image_tools.resize_with_pad`), bit-exact for Pillow 11 and 12.

@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::{Dtype as Stored, SafeTensors};
 use serde::Deserialize;
 
@@ -15,6 +14,7 @@ use crate::{
     checkpoint::{Checkpoint, Dtype, Weights, synthetic},
     model::{Camera, Geometry, ModelInputs, Prompt},
     observation::{ResizeKernel, Resizer, RgbImage},
+    progress,
 };
 
 /// A tensor of any stored format.
@@ -222,10 +222,7 @@ fn numbers<const N: usize>(data: &[u8], number: impl Fn([u8; N]) -> f64) -> Vec<
 }
 
 fn synthetic_weights(geometry: &Geometry) -> Weights {
-    let bar = ProgressBar::new(geometry.parameters());
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {eta}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_message("Synthetic weights");
+    let bar = progress::bar("Synthetic weights", geometry.parameters());
     let weights = synthetic::weights(geometry, Dtype::F32, |made| bar.inc(made));
     bar.finish_and_clear();
     weights
