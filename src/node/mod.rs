@@ -68,8 +68,28 @@ enum NodeError {
     SpinEnded(Vec<RclrsError>),
 }
 
-/// Runs the node until it is told to end. Exit code 0 after SIGINT or SIGTERM; 1 after an error, which stderr and `/rosout` name.
+const USAGE: &str = "\
+The ROS 2 node of a pi0 policy. It takes ROS arguments only:
+
+    policy_node --ros-args --params-file policy.yaml -p checkpoint:=FOLDER -p robot:=PROFILE
+
+`ros2 param describe` and README.md tell what the parameters are.";
+
+/// Runs the node until it is told to end. Exit code 0 after SIGINT or SIGTERM; 1 after an error, which stderr and `/rosout` name;
+/// 2 after a wrong command line.
 pub fn run(arguments: impl IntoIterator<Item = String>) -> ExitCode {
+    let arguments: Vec<String> = arguments.into_iter().collect();
+    match process::foreign_arguments(&arguments)[..] {
+        [] => {}
+        ["--help" | "-h", ..] => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        [unknown, ..] => {
+            eprintln!("Unknown argument {unknown}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    }
     match start(arguments) {
         Ok(code) => code,
         Err(error) => {
@@ -80,7 +100,7 @@ pub fn run(arguments: impl IntoIterator<Item = String>) -> ExitCode {
 }
 
 /// An error is one from before there was a logger.
-fn start(arguments: impl IntoIterator<Item = String>) -> Result<ExitCode, NodeError> {
+fn start(arguments: Vec<String>) -> Result<ExitCode, NodeError> {
     let (events, inbox) = mpsc::channel();
     process::watch(&events)?;
     let executor = Context::new(arguments, InitOptions::default())?.create_basic_executor();
