@@ -99,10 +99,10 @@ impl Parameters {
             )?,
             default_instruction: Text::new(
                 "instruction.default",
-                "Instruction in force until one arrives on ~/instruction; the newest of the two counts.",
+                "Instruction until one arrives on ~/instruction; the newest of the two counts.",
             )
             .default("")
-            .checked("at most 1024 bytes; empty at start: inference waits for ~/instruction", |text| {
+            .checked("at most 1024 bytes; empty: the robot profile's, else inference waits for ~/instruction", |text| {
                 if text.is_empty() { Ok(()) } else { instruction::check(text.as_bytes()).map(drop).map_err(|error| error.to_string()) }
             })
             .mandatory(node)?,
@@ -134,11 +134,6 @@ impl Parameters {
             steps: positive(&self.denoise_steps),
             threads: positive(&self.threads),
         })
-    }
-
-    /// Value of the `backend` parameter.
-    pub fn backend_name(&self) -> Arc<str> {
-        self.backend.get()
     }
 
     pub fn instruction_durability(&self) -> Result<QoSDurabilityPolicy, ParameterError> {

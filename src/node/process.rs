@@ -16,14 +16,17 @@ use signal_hook::{
     iterator::Signals,
 };
 
-use crate::policy::PolicyError;
+use crate::{
+    policy::{PolicyError, PolicyInfo},
+    robot::CommandKind,
+};
 
 /// A middleware that does not come down in this time after a signal is left behind.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(1800);
 
 /// What the main thread waits for.
 pub enum Event {
-    Opened(Opened),
+    Opened(Box<Opened>),
     NotOpened(PolicyError),
     RateChanged(f64),
     /// SIGINT or SIGTERM.
@@ -34,9 +37,13 @@ pub enum Event {
 
 /// What the main thread has to know of an opened policy.
 pub struct Opened {
+    pub info: PolicyInfo,
     /// Camera slots that must have an image.
     pub cameras: Vec<String>,
     pub joints: Vec<String>,
+    pub command_kinds: Vec<CommandKind>,
+    pub default_instruction: Option<String>,
+    /// How long it took.
     pub time: Duration,
 }
 
