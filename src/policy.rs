@@ -64,6 +64,7 @@ pub struct Policy {
     info: PolicyInfo,
     required_cameras: Vec<String>,
     state_joints: Vec<String>,
+    command_kinds: Vec<CommandKind>,
     default_instruction: Option<String>,
     /// Seconds between two rows of a chunk.
     period: f64,
@@ -115,6 +116,7 @@ impl Policy {
         Ok(Self {
             required_cameras: pipeline.required_cameras().map(str::to_owned).collect(),
             state_joints: profile.state_joints().map(str::to_owned).collect(),
+            command_kinds: profile.actions.iter().map(|column| column.kind).collect(),
             default_instruction: profile.default_instruction,
             period: 1.0 / profile.control_rate_hz,
             info: PolicyInfo {
@@ -144,6 +146,11 @@ impl Policy {
     /// Joint names in the order of [`Observation::joints`].
     pub fn state_joints(&self) -> &[String] {
         &self.state_joints
+    }
+
+    /// What the command of each joint is, in the order of [`PolicyChunk::joints`].
+    pub fn command_kinds(&self) -> &[CommandKind] {
+        &self.command_kinds
     }
 
     /// The instruction of the robot profile, for when nobody gives one.

@@ -141,7 +141,6 @@ impl Dispatcher {
 /// The thread's side.
 pub struct Worker {
     pub policy: Policy,
-    pub backend: Arc<str>,
     pub outputs: Outputs,
     pub clock: Clock,
     pub shared: Shared,
@@ -174,7 +173,7 @@ impl Worker {
         let finished = Finished {
             chunk,
             rows,
-            backend: self.backend.clone(),
+            backend: self.policy.info().backend.name,
             instruction: observation.instruction,
             observed: snapshot.stamp,
             input_ages: input_ages(&snapshot),

@@ -237,6 +237,11 @@ impl Instruction {
         }
     }
 
+    /// Whether there is none yet.
+    pub fn is_missing(&self) -> bool {
+        self.input.newest_stamp().is_none()
+    }
+
     /// Seconds since the instruction arrived. A clock that jumped back makes it 0, not the future.
     pub fn check(&self, now: Stamp) -> Result<f64, NotUsable> {
         let arrival = self.input.newest_stamp().flatten().ok_or(NotUsable::Missing)?;

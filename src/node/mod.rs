@@ -27,20 +27,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rclrs::{Context, CreateBasicExecutor, InitOptions, IntoTimerOptions, Node, RclrsError, Time, Worker, WorkerTimer};
+use rclrs::{Clock, Context, CreateBasicExecutor, InitOptions, IntoTimerOptions, Node, RclrsError, Time, Worker, WorkerTimer};
 
 use self::{
     diagnostics::Reporter,
     inference::{Dispatcher, Shared},
     inputs::{Instruction, Snapshot},
+    instruction::InstructionError,
     outputs::Outputs,
     parameters::{ParameterError, Parameters},
     process::{Event, Opened, Spinner},
     subscriptions::{SubscriptionError, Subscriptions},
 };
 use crate::{
+    backend::BackendInfo,
     control::Stamp,
-    policy::{Policy, PolicyError, PolicyOptions},
+    policy::{Policy, PolicyError, PolicyInfo, PolicyOptions},
 };
 
 /// Name of the node unless `-r __node:=` gives another.
@@ -62,14 +64,36 @@ enum NodeError {
     Subscription(#[from] SubscriptionError),
     #[error("The policy cannot be opened. {0}")]
     Policy(#[from] PolicyError),
+    #[error("The robot profile's instruction was refused. {0}")]
+    Instruction(#[from] InstructionError),
     #[error("The node ends because a thread panicked: {0}")]
     Panicked(String),
     #[error("The executor ended: {}", list(.0))]
     SpinEnded(Vec<RclrsError>),
 }
 
-/// Runs the node until it is told to end. Exit code 0 after SIGINT or SIGTERM; 1 after an error, which stderr and `/rosout` name.
+const USAGE: &str = "\
+The ROS 2 node of a pi0 policy. It takes ROS arguments only:
+
+    policy_node --ros-args --params-file policy.yaml -p checkpoint:=FOLDER -p robot:=PROFILE
+
+`ros2 param describe` and README.md tell what the parameters are.";
+
+/// Runs the node until it is told to end. Exit code 0 after SIGINT or SIGTERM; 1 after an error, which stderr and `/rosout` name;
+/// 2 after a wrong command line.
 pub fn run(arguments: impl IntoIterator<Item = String>) -> ExitCode {
+    let arguments: Vec<String> = arguments.into_iter().collect();
+    match process::foreign_arguments(&arguments)[..] {
+        [] => {}
+        ["--help" | "-h", ..] => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        [unknown, ..] => {
+            eprintln!("Unknown argument {unknown}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    }
     match start(arguments) {
         Ok(code) => code,
         Err(error) => {
@@ -80,7 +104,7 @@ pub fn run(arguments: impl IntoIterator<Item = String>) -> ExitCode {
 }
 
 /// An error is one from before there was a logger.
-fn start(arguments: impl IntoIterator<Item = String>) -> Result<ExitCode, NodeError> {
+fn start(arguments: Vec<String>) -> Result<ExitCode, NodeError> {
     let (events, inbox) = mpsc::channel();
     process::watch(&events)?;
     let executor = Context::new(arguments, InitOptions::default())?.create_basic_executor();
@@ -102,7 +126,7 @@ fn start(arguments: impl IntoIterator<Item = String>) -> Result<ExitCode, NodeEr
 fn serve(node: &Node, events: Sender<Event>, inbox: &Receiver<Event>) -> Result<(), NodeError> {
     let parameters = Parameters::declare(node)?;
     let options = parameters.policy_options()?;
-    let outputs = Outputs::advertise(node)?;
+    let outputs = Outputs::default();
     let result = serve_policy(node, &parameters, options, &outputs, events, inbox);
     // The inference thread may still be busy and holds a clone.
     outputs.close();
@@ -117,6 +141,7 @@ fn serve_policy(
     events: Sender<Event>,
     inbox: &Receiver<Event>,
 ) -> Result<(), NodeError> {
+    let clock = node.get_clock();
     let instruction = instruction(node, parameters);
     let rate_changes = events.clone();
     parameters.rate_hz.on_change(move |&rate| {
@@ -124,11 +149,17 @@ fn serve_policy(
     });
     tracing::info!("Opening {}", options.checkpoint.display());
     let shared = Shared::default();
-    let requests = infer_in_background(node, parameters.backend_name(), options, outputs.clone(), shared.clone(), events)?;
+    let requests = infer_in_background(node, options, outputs.clone(), shared.clone(), events)?;
     let mut wiring = None;
     while let Ok(event) = inbox.recv() {
         match event {
             Event::Opened(opened) => {
+                if let Some(text) = &opened.default_instruction
+                    && instruction.is_missing()
+                {
+                    instruction.set(text.as_bytes(), now(&clock), None)?;
+                }
+                outputs.advertise(node, &opened.command_kinds)?;
                 let wired = Wiring::new(node, parameters, &opened, instruction.clone(), &shared, outputs, requests.clone())?;
                 tracing::info!("{}", wired.summary(&opened, parameters));
                 wiring = Some(wired);
@@ -157,7 +188,7 @@ fn instruction(node: &Node, parameters: &Parameters) -> Arc<Instruction> {
     let follow = move |text: &Arc<str>| {
         // The parameter was validated; only an empty text, which sets nothing, is refused here.
         if !text.is_empty() {
-            let _ = set.set(text.as_bytes(), Stamp::from_nanoseconds(clock.now().nsec), None);
+            let _ = set.set(text.as_bytes(), now(&clock), None);
         }
     };
     follow(&parameters.default_instruction.get());
@@ -168,7 +199,6 @@ fn instruction(node: &Node, parameters: &Parameters) -> Arc<Instruction> {
 /// Starts the thread that opens the policy and answers the requests that are sent to it.
 fn infer_in_background(
     node: &Node,
-    backend: Arc<str>,
     options: PolicyOptions,
     outputs: Outputs,
     shared: Shared,
@@ -181,9 +211,16 @@ fn infer_in_background(
         // Sending fails only when the main thread is already on its way out.
         match Policy::open(&options) {
             Ok(policy) => {
-                let (cameras, joints) = (policy.required_cameras().to_vec(), policy.state_joints().to_vec());
-                let _ = events.send(Event::Opened(Opened { cameras, joints, time: started.elapsed() }));
-                inference::Worker { policy, backend, outputs, clock, shared }.run(&queue);
+                let opened = Opened {
+                    info: policy.info().clone(),
+                    cameras: policy.required_cameras().to_vec(),
+                    joints: policy.state_joints().to_vec(),
+                    command_kinds: policy.command_kinds().to_vec(),
+                    default_instruction: policy.default_instruction().map(str::to_owned),
+                    time: started.elapsed(),
+                };
+                let _ = events.send(Event::Opened(Box::new(opened)));
+                inference::Worker { policy, outputs, clock, shared }.run(&queue);
             }
             Err(error) => {
                 let _ = events.send(Event::NotOpened(error));
@@ -216,7 +253,7 @@ impl Wiring {
         let inputs = Arc::new(inputs);
         let mut reporter = Reporter::new(
             node,
-            parameters.backend_name().to_string(),
+            device(&opened.info.backend),
             inputs.clone(),
             subscriptions.topics.clone(),
             shared.clone(),
@@ -226,7 +263,7 @@ impl Wiring {
         let clock = node.get_clock();
         // On the steady clock: a paused simulation is to be seen in the diagnostics, not to stop them.
         let diagnostics = worker.create_timer_repeating(DIAGNOSTICS_PERIOD, move |_: &mut Dispatcher| {
-            if let Err(error) = reporter.publish(Stamp::from_nanoseconds(clock.now().nsec)) {
+            if let Err(error) = reporter.publish(now(&clock)) {
                 tracing::debug!("The diagnostics could not be published: {error}");
             }
         })?;
@@ -240,18 +277,35 @@ impl Wiring {
         Ok(())
     }
 
-    /// One paragraph for the operator.
+    /// What the operator compares with the robot in front of him.
     fn summary(&self, opened: &Opened, parameters: &Parameters) -> String {
+        let Opened { info, joints, time, .. } = opened;
+        let PolicyInfo { checkpoint, family, geometry, robot, backend, steps, seed } = info;
         format!(
-            "Ready after {:.1} s: backend {}, {} joints ({}), inference at {} Hz. Inputs: {}",
-            opened.time.as_secs_f64(),
-            parameters.backend_name(),
-            opened.joints.len(),
-            opened.joints.join(", "),
+            "Ready after {:.1} s\n  checkpoint  {} ({family:?}), {} px images, chunks of {} rows, {steps} denoise steps, seed {seed}\n  \
+             backend     {}, {}, {:.0} MB of weights\n  robot       {robot}, {} joints: {}\n  inputs      {}\n  \
+             inference   at {} Hz",
+            time.as_secs_f64(),
+            checkpoint.display(),
+            geometry.vision.image_size,
+            geometry.horizon,
+            device(backend),
+            backend.dtypes,
+            backend.weight_bytes as f64 / 1e6,
+            joints.len(),
+            joints.join(", "),
+            self.subscriptions.topics.join(", "),
             parameters.rate_hz.get(),
-            self.subscriptions.topics.join(", ")
         )
     }
+}
+
+fn device(backend: &BackendInfo) -> String {
+    format!("{}: {}", backend.name, backend.device)
+}
+
+fn now(clock: &Clock) -> Stamp {
+    Stamp::from_nanoseconds(clock.now().nsec)
 }
 
 /// On the node's clock, so that inference follows `/clock` under `use_sim_time`.

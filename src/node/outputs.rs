@@ -1,7 +1,7 @@
 //! What the node publishes, and the messages it is put into.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -17,23 +17,25 @@ use ros_env::{
 use crate::{
     control::{CommandRows, Stamp},
     policy::PolicyChunk,
+    robot::CommandKind,
 };
 
 struct Publishers {
-    trajectory: Publisher<JointTrajectory>,
+    /// One for each kind of command that the robot takes: a controller takes one kind.
+    trajectories: Vec<(CommandKind, Publisher<JointTrajectory>)>,
     chunk: Publisher<ActionChunk>,
     diagnostics: Publisher<DiagnosticArray>,
 }
 
-/// The node's publishers. A clone in the inference thread does not keep them alive after [`Outputs::close`].
-#[derive(Clone)]
+/// The node's publishers: none before [`Outputs::advertise`] and after [`Outputs::close`], whoever holds a clone.
+#[derive(Clone, Default)]
 pub struct Outputs(Arc<Mutex<Option<Publishers>>>);
 
 /// A checked chunk with what a reader of it wants to know.
 pub struct Finished {
     pub chunk: PolicyChunk,
     pub rows: CommandRows,
-    pub backend: Arc<str>,
+    pub backend: &'static str,
     pub instruction: String,
     /// When the observation was taken.
     pub observed: Stamp,
@@ -46,24 +48,35 @@ pub struct Finished {
 }
 
 impl Outputs {
-    pub fn advertise(node: &Node) -> Result<Self, RclrsError> {
-        let publishers = Publishers {
-            trajectory: node.create_publisher("~/joint_trajectory".reliable().keep_last(1))?,
+    /// Makes the publishers of a robot that takes commands of these kinds.
+    pub fn advertise(&self, node: &Node, kinds: &[CommandKind]) -> Result<(), RclrsError> {
+        let mut trajectories = Vec::new();
+        for (kind, topic) in
+            [(CommandKind::Position, "~/joint_trajectory"), (CommandKind::Velocity, "~/joint_velocity_trajectory")]
+        {
+            if kinds.contains(&kind) {
+                trajectories.push((kind, node.create_publisher(topic.reliable().keep_last(1))?));
+            }
+        }
+        *self.lock() = Some(Publishers {
+            trajectories,
             chunk: node.create_publisher("~/action_chunk".reliable().keep_last(10))?,
             diagnostics: node.create_publisher("/diagnostics".reliable().keep_last(10))?,
-        };
-        Ok(Self(Arc::new(Mutex::new(Some(publishers)))))
+        });
+        Ok(())
     }
 
     /// Drops the publishers. What is published later goes nowhere.
     pub fn close(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.lock().take();
     }
 
     /// Publishes a chunk whose row 0 is to be executed at `start`.
     pub fn publish(&self, finished: Finished, start: Stamp) -> Result<(), RclrsError> {
         self.with(|publishers| {
-            publishers.trajectory.publish(joint_trajectory(&finished.chunk.joints, &finished.rows, start))?;
+            for (kind, publisher) in &publishers.trajectories {
+                publisher.publish(joint_trajectory(*kind, &finished, start))?;
+            }
             publishers.chunk.publish(action_chunk(finished, start))
         })
     }
@@ -73,10 +86,12 @@ impl Outputs {
     }
 
     fn with(&self, publish: impl FnOnce(&Publishers) -> Result<(), RclrsError>) -> Result<(), RclrsError> {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(publishers) => publish(publishers),
-            None => Ok(()),
-        }
+        self.lock().as_ref().map_or(Ok(()), publish)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Publishers>> {
+        // A panic ends the process (see `node::run`), so a poisoned lock is never looked at again.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,14 +104,25 @@ fn header(stamp: Stamp) -> Header {
     Header { stamp: time_message(stamp), frame_id: String::new() }
 }
 
-fn joint_trajectory(joints: &[String], rows: &CommandRows, start: Stamp) -> JointTrajectory {
-    let point = |(time, positions): (Duration, &[f64])| JointTrajectoryPoint {
-        positions: positions.to_vec(),
+/// The commands of one kind.
+fn joint_trajectory(kind: CommandKind, finished: &Finished, start: Stamp) -> JointTrajectory {
+    let Finished { chunk, rows, .. } = finished;
+    let columns: Vec<usize> = (0..chunk.joints.len()).filter(|&column| chunk.kinds.get(column) == Some(&kind)).collect();
+    let point = |(time, row): (Duration, &[f64])| {
+        let values = columns.iter().map(|&column| row[column]).collect();
+        let (positions, velocities) = match kind {
+            CommandKind::Position => (values, Vec::new()),
+            CommandKind::Velocity => (Vec::new(), values),
+        };
         // At most 10 s per row (see `CommandRows`), so the seconds of any chunk fit.
-        time_from_start: builtin_interfaces::msg::Duration { sec: time.as_secs() as i32, nanosec: time.subsec_nanos() },
-        ..Default::default()
+        let time_from_start = builtin_interfaces::msg::Duration { sec: time.as_secs() as i32, nanosec: time.subsec_nanos() };
+        JointTrajectoryPoint { positions, velocities, time_from_start, ..Default::default() }
     };
-    JointTrajectory { header: header(start), joint_names: joints.to_vec(), points: rows.rows().map(point).collect() }
+    JointTrajectory {
+        header: header(start),
+        joint_names: columns.iter().map(|&column| chunk.joints[column].clone()).collect(),
+        points: rows.rows().map(point).collect(),
+    }
 }
 
 fn action_chunk(finished: Finished, start: Stamp) -> ActionChunk {

@@ -58,10 +58,8 @@ pub enum Transport {
 
 /// The parameters of one camera slot. Declared when the checkpoint has told which slots there are.
 pub struct CameraParameters {
-    pub transport: Transport,
+    pub transport: ReadOnlyParameter<Arc<str>>,
     pub max_age_ms: MandatoryParameter<f64>,
-    /// Keeps the parameter declared.
-    _transport: ReadOnlyParameter<Arc<str>>,
 }
 
 impl Parameters {
@@ -101,10 +99,10 @@ impl Parameters {
             )?,
             default_instruction: Text::new(
                 "instruction.default",
-                "Instruction in force until one arrives on ~/instruction; the newest of the two counts.",
+                "Instruction until one arrives on ~/instruction; the newest of the two counts.",
             )
             .default("")
-            .checked("at most 1024 bytes; empty at start: inference waits for ~/instruction", |text| {
+            .checked("at most 1024 bytes; empty: the robot profile's, else inference waits for ~/instruction", |text| {
                 if text.is_empty() { Ok(()) } else { instruction::check(text.as_bytes()).map(drop).map_err(|error| error.to_string()) }
             })
             .mandatory(node)?,
@@ -138,11 +136,6 @@ impl Parameters {
         })
     }
 
-    /// Value of the `backend` parameter.
-    pub fn backend_name(&self) -> Arc<str> {
-        self.backend.get()
-    }
-
     pub fn instruction_durability(&self) -> Result<QoSDurabilityPolicy, ParameterError> {
         parsed("instruction.qos_durability", &self.instruction_durability)
     }
@@ -150,18 +143,25 @@ impl Parameters {
 
 impl CameraParameters {
     pub fn declare(node: &NodeState, slot: &str) -> Result<Self, ParameterError> {
-        let name = format!("cameras.{slot}.transport");
-        let transport =
-            Text::new(&name, "Message type of this camera: raw sensor_msgs/Image or compressed sensor_msgs/CompressedImage.")
-                .default("raw")
-                .one_of::<Transport>()
-                .read_only(node)?;
         Ok(Self {
-            transport: parsed(&name, &transport)?,
+            transport: Text::new(
+                &transport_name(slot),
+                "Message type of this camera: sensor_msgs/Image or sensor_msgs/CompressedImage.",
+            )
+            .default("raw")
+            .one_of::<Transport>()
+            .read_only(node)?,
             max_age_ms: max_age(node, &format!("cameras.{slot}.max_age_ms"), 200.0)?,
-            _transport: transport,
         })
     }
+
+    pub fn transport(&self, slot: &str) -> Result<Transport, ParameterError> {
+        parsed(&transport_name(slot), &self.transport)
+    }
+}
+
+fn transport_name(slot: &str) -> String {
+    format!("cameras.{slot}.transport")
 }
 
 /// Oldest usable sample of an input.
@@ -298,8 +298,10 @@ fn number(
         .range(range(lower, upper))
         .description(description)
         .constraints(constraints.as_str())
-        // NaN is neither below nor above a bound, so the range alone lets it pass.
-        .validate(|value: &f64| if value.is_nan() { Err("NaN is not a number in the range".to_owned()) } else { Ok(()) })
+        // The range that clients see lets NaN and the infinities pass.
+        .validate(move |value: &f64| {
+            if (lower..=upper).contains(value) { Ok(()) } else { Err(format!("{value} is out of range: {lower} to {upper}")) }
+        })
         .mandatory()
         .map_err(|source| explain(name, description, &constraints, source))
 }

@@ -16,14 +16,17 @@ use signal_hook::{
     iterator::Signals,
 };
 
-use crate::policy::PolicyError;
+use crate::{
+    policy::{PolicyError, PolicyInfo},
+    robot::CommandKind,
+};
 
 /// A middleware that does not come down in this time after a signal is left behind.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(1800);
 
 /// What the main thread waits for.
 pub enum Event {
-    Opened(Opened),
+    Opened(Box<Opened>),
     NotOpened(PolicyError),
     RateChanged(f64),
     /// SIGINT or SIGTERM.
@@ -34,10 +37,29 @@ pub enum Event {
 
 /// What the main thread has to know of an opened policy.
 pub struct Opened {
+    pub info: PolicyInfo,
     /// Camera slots that must have an image.
     pub cameras: Vec<String>,
     pub joints: Vec<String>,
+    pub command_kinds: Vec<CommandKind>,
+    pub default_instruction: Option<String>,
+    /// How long it took.
     pub time: Duration,
+}
+
+/// Arguments outside of `--ros-args ... --`. The node has none of its own.
+pub fn foreign_arguments(arguments: &[String]) -> Vec<&str> {
+    let mut ros = false;
+    let mut foreign = Vec::new();
+    for argument in arguments.iter().skip(1) {
+        match argument.as_str() {
+            "--ros-args" => ros = true,
+            "--" if ros => ros = false,
+            argument if !ros => foreign.push(argument),
+            _ => {}
+        }
+    }
+    foreign
 }
 
 /// Turns signals and panics of any thread into events.
@@ -96,5 +118,28 @@ impl Spinner {
         }
         // A panic in the executor was reported by the hook.
         let _ = self.thread.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn foreign(line: &str) -> Vec<String> {
+        let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        foreign_arguments(&arguments).into_iter().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_ros_reads_is_not_foreign() {
+        assert!(foreign("policy_node").is_empty());
+        assert!(foreign("policy_node --ros-args -p seed:=1 -r __ns:=/left --log-level debug").is_empty());
+        assert!(foreign("policy_node --ros-args -p seed:=1 -- --ros-args -p threads:=2").is_empty());
+    }
+
+    #[test]
+    fn everything_else_is_named() {
+        assert_eq!(foreign("policy_node --help"), ["--help"]);
+        assert_eq!(foreign("policy_node --ros-args -p seed:=1 -- checkpoint"), ["checkpoint"]);
     }
 }

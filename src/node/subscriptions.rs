@@ -17,9 +17,9 @@ use crate::control::Stamp;
 /// Samples that wait while a callback of another input runs.
 const SENSOR_DEPTH: u32 = 5;
 
-/// Holds the subscriptions; dropping it ends them.
+/// Holds the subscriptions and what belongs to them; dropping it ends them.
 pub struct Subscriptions {
-    subscriptions: Vec<Arc<dyn Any + Send + Sync>>,
+    kept: Vec<Arc<dyn Any + Send + Sync>>,
     /// Resolved topic names, in the order of [`Inputs::names`].
     pub topics: Vec<String>,
 }
@@ -42,19 +42,20 @@ pub fn subscribe(
 ) -> Result<(Inputs, Subscriptions), SubscriptionError> {
     // One thread of its own takes all samples, so that neither an inference nor a service call delays them.
     let worker = node.create_worker(());
-    let mut subscriptions = Subscriptions { subscriptions: Vec::new(), topics: Vec::new() };
+    let mut subscriptions = Subscriptions { kept: Vec::new(), topics: Vec::new() };
     let mut cameras = Vec::new();
     for slot in slots {
-        let CameraParameters { transport, max_age_ms, .. } = CameraParameters::declare(node, slot)?;
+        let parameters = CameraParameters::declare(node, slot)?;
         let input = Arc::new(Input::new(slot));
         let topic = format!("~/camera/{slot}/image");
-        match transport {
+        match parameters.transport(slot)? {
             Transport::Raw => subscriptions.add(&worker, &topic, input.clone(), CameraMessage::Raw)?,
             Transport::Compressed => {
                 subscriptions.add(&worker, &format!("{topic}/compressed"), input.clone(), CameraMessage::Compressed)?;
             }
         }
-        cameras.push(Limited { input, max_age_ms });
+        subscriptions.kept.push(Arc::new(parameters.transport));
+        cameras.push(Limited { input, max_age_ms: parameters.max_age_ms });
     }
     let joint_states =
         Limited { input: Arc::new(Input::new("joint_states")), max_age_ms: max_age(node, "joint_states.max_age_ms", 100.0)? };
@@ -103,7 +104,7 @@ impl Subscriptions {
 
     fn keep<M: Message>(&mut self, subscription: Arc<SubscriptionState<M, Worker<()>>>) {
         self.topics.push(subscription.topic_name());
-        self.subscriptions.push(subscription);
+        self.kept.push(subscription);
     }
 }
 
