@@ -65,10 +65,9 @@ impl Pipeline {
         }
         let cameras = match_cameras(&checkpoint.cameras, profile, &mut problems);
         let anchors = match checkpoint.family {
-            Family::Openpi => profile.actions.iter().map(|column| column.delta).collect(),
-            Family::Lerobot | Family::LerobotLegacy => {
-                match_relative_actions(checkpoint.relative_actions.as_deref(), profile, &mut problems)
-            }
+            // These checkpoints do not say what their actions are relative to.
+            Family::Openpi | Family::LerobotLegacy => profile.actions.iter().map(|column| column.delta).collect(),
+            Family::Lerobot => match_relative_actions(checkpoint.relative_actions.as_deref(), profile, &mut problems),
         };
         let geometry = &checkpoint.geometry;
         if let Some(rows) = profile.execution_horizon.filter(|&rows| rows > geometry.horizon) {
