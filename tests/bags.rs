@@ -18,7 +18,12 @@ fn demo_bag() -> PathBuf {
 
 fn joint_state(at: u64, position: f64) -> JointState {
     let header = Header { stamp: Time::from_nanos(at).unwrap(), frame_id: String::new() };
-    JointState { header, name: vec!["elbow".into(), "wrist".into()], position: vec![position, -position], ..JointState::default() }
+    JointState {
+        header,
+        name: vec!["elbow".into(), "wrist".into()],
+        position: vec![position, -position],
+        ..JointState::default()
+    }
 }
 
 /// A bag of 100 joint states, 10 ms apart, written in pairs of the wrong order, and one instruction.
@@ -186,7 +191,8 @@ fn lengths_of_gigabytes_are_refused_without_allocating_them() {
     fs::write(&file, [&magic[..], &record(6, 10 << 30, &[0; 64]), magic].concat()).unwrap();
     assert!(matches!(BagReader::open(&file), Err(ReplayError::Truncated { record: "chunk record", offset: 8, .. })));
     // A chunk that claims 10 GB after decompression.
-    let chunk = [&[0; 16][..], &(10_u64 << 30).to_le_bytes(), &[0; 4], &4_u32.to_le_bytes(), b"zstd", &0_u64.to_le_bytes()].concat();
+    let chunk =
+        [&[0; 16][..], &(10_u64 << 30).to_le_bytes(), &[0; 4], &4_u32.to_le_bytes(), b"zstd", &0_u64.to_le_bytes()].concat();
     fs::write(&file, [&magic[..], &record(6, chunk.len() as u64, &chunk), &record(2, 20, &[0; 20]), magic].concat()).unwrap();
     let error = BagReader::open(&file).unwrap_err().to_string();
     assert!(error.contains("chunk record at byte 8") && error.contains("10737418240"), "{error}");

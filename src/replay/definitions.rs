@@ -21,7 +21,10 @@ const DEFINITIONS: &[(&str, &str)] = &[
         "sensor_msgs/Image",
         "std_msgs/Header header\nuint32 height\nuint32 width\nstring encoding\nuint8 is_bigendian\nuint32 step\nuint8[] data\n",
     ),
-    ("sensor_msgs/JointState", "std_msgs/Header header\nstring[] name\nfloat64[] position\nfloat64[] velocity\nfloat64[] effort\n"),
+    (
+        "sensor_msgs/JointState",
+        "std_msgs/Header header\nstring[] name\nfloat64[] position\nfloat64[] velocity\nfloat64[] effort\n",
+    ),
     ("std_msgs/Header", "builtin_interfaces/Time stamp\nstring frame_id\n"),
     ("std_msgs/String", "string data\n"),
     ("trajectory_msgs/JointTrajectory", "std_msgs/Header header\nstring[] joint_names\nJointTrajectoryPoint[] points\n"),

@@ -232,7 +232,10 @@ impl McapFile {
         if profile.is_empty() || profile == "ros2" {
             return Ok(());
         }
-        Err(ReplayError::Unsupported { path: self.path.clone(), what: format!("it has the MCAP profile {profile:?}, not \"ros2\"") })
+        Err(ReplayError::Unsupported {
+            path: self.path.clone(),
+            what: format!("it has the MCAP profile {profile:?}, not \"ros2\""),
+        })
     }
 
     fn expect_magic(&self, offset: u64) -> Result<(), ReplayError> {
@@ -300,7 +303,11 @@ fn read_statistics(body: &[u8], place: &Place) -> Result<BTreeMap<u16, u64>, Rep
 }
 
 /// Unpacks the body of a chunk record, checks its checksum when it has one, and gives each record inside to `visit`.
-fn read_chunk(body: &[u8], place: &Place, mut visit: impl FnMut(u8, &[u8]) -> Result<(), ReplayError>) -> Result<(), ReplayError> {
+fn read_chunk(
+    body: &[u8],
+    place: &Place,
+    mut visit: impl FnMut(u8, &[u8]) -> Result<(), ReplayError>,
+) -> Result<(), ReplayError> {
     let mut fields = Fields { rest: body, place };
     let (_start, _end, unpacked, _crc) = (fields.u64()?, fields.u64()?, fields.u64()?, fields.u32()?);
     fields.string()?;

@@ -108,7 +108,8 @@ impl BagReader {
 
     /// The first topic of a type, by name.
     pub fn topic_of_type(&self, type_name: &str) -> Result<(usize, &Topic), ReplayError> {
-        let found = self.topics.iter().enumerate().filter(|(_, topic)| topic.type_name == type_name).min_by_key(|(_, topic)| &topic.name);
+        let found =
+            self.topics.iter().enumerate().filter(|(_, topic)| topic.type_name == type_name).min_by_key(|(_, topic)| &topic.name);
         found.ok_or_else(|| self.missing(format!("topic of type {type_name}")))
     }
 
@@ -232,7 +233,8 @@ impl Messages<'_> {
             let messages = self.bag.files[*file].read(block)?;
             let order = |index, log_time| (log_time, *file, block.offset, index);
             let numbered = messages.into_iter().enumerate();
-            self.pending.extend(numbered.map(|(index, message)| Reverse(Pending { order: order(index, message.log_time), message })));
+            self.pending
+                .extend(numbered.map(|(index, message)| Reverse(Pending { order: order(index, message.log_time), message })));
             self.blocks.pop();
         }
         let Some(Reverse(Pending { order: (log_time, file, offset, _), message })) = self.pending.pop() else {

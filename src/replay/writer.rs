@@ -66,7 +66,8 @@ impl BagWriter {
             return Err(ReplayError::DuplicateTopic(name.into()));
         }
         let metadata = BTreeMap::from([("offered_qos_profiles".to_string(), qos.to_channel())]);
-        let schema = self.mcap.add_schema(type_name, "ros2msg", schema.as_bytes()).map_err(|error| write_error(&self.path, error))?;
+        let schema =
+            self.mcap.add_schema(type_name, "ros2msg", schema.as_bytes()).map_err(|error| write_error(&self.path, error))?;
         let channel = self.mcap.add_channel(schema, name, "cdr", &metadata).map_err(|error| write_error(&self.path, error))?;
         let (name, type_name) = (name.to_string(), type_name.to_string());
         self.topics.push(WrittenTopic { channel, sequence: 0, name, type_name, qos, count: 0 });
@@ -92,8 +93,14 @@ impl BagWriter {
     }
 
     /// Encodes and writes a message.
-    pub fn write_message<T: MessageType + Serialize>(&mut self, topic: TopicId, log_time: u64, message: &T) -> Result<(), ReplayError> {
-        let data = cdr::encode(message).map_err(|error| ReplayError::Write { path: self.path.clone(), reason: error.to_string() })?;
+    pub fn write_message<T: MessageType + Serialize>(
+        &mut self,
+        topic: TopicId,
+        log_time: u64,
+        message: &T,
+    ) -> Result<(), ReplayError> {
+        let data =
+            cdr::encode(message).map_err(|error| ReplayError::Write { path: self.path.clone(), reason: error.to_string() })?;
         self.write(topic, log_time, &data)
     }
 
