@@ -86,7 +86,7 @@ fn draw_head<'a>(head: &Panel<'a>, chunks: &[&ActionChunk]) -> Result<(), DrawEr
             left += 22;
         }
         head.draw(&Text::new(label, (left, 37), ("sans-serif", 13).into_font().color(&INK)))?;
-        left += 16 + 7 * label.len() as i32;
+        left += 16 + 6 * label.len() as i32;
     }
     head.draw(&Text::new("faint: replaced by the next chunk", (left, 37), ("sans-serif", 13).into_font().color(&INK)))
 }
