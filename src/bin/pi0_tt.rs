@@ -16,11 +16,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Summary(cli::summary::Args),
+    Bench(cli::bench::Args),
     Inspect(cli::inspect::Args),
+    Summary(cli::summary::Args),
     Synth(cli::synth::Args),
     Verify(cli::verify::Args),
-    Bench(cli::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -31,8 +31,8 @@ fn main() -> ExitCode {
         .init();
     let outcome: Result<ExitCode, Box<dyn Error>> = match Cli::parse().command {
         Command::Bench(args) => cli::bench::run(&args).map_err(Into::into),
-        Command::Summary(args) => cli::summary::run(&args).map_err(Into::into),
         Command::Inspect(args) => cli::inspect::run(&args).map_err(Into::into),
+        Command::Summary(args) => cli::summary::run(&args).map_err(Into::into),
         Command::Synth(args) => cli::synth::run(&args).map_err(Into::into),
         Command::Verify(args) => cli::verify::run(&args).map_err(Into::into),
     };
