@@ -12,7 +12,7 @@ say() { printf '\033[1m-- %s\033[0m\n' "$*" >&2; }
 if [[ build/env.sh -nt build/cmake/configured ]]; then
   say "Configuring the package"
   cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX="$root/build/install" -DBUILD_TESTING=OFF \
-    -DCARGO_TARGET_DIR="$root/target" -Wno-dev >&2
+    -DCARGO_TARGET_DIR="$root/target" >&2
   touch build/cmake/configured
 fi
 say "Building messages, policy_node and pi0_tt"

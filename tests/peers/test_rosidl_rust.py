@@ -39,7 +39,7 @@ def interfaces():
     """Prefix of the package of test interfaces, built and installed; its Python module can be imported."""
     prefix = BUILD / "install"
     if not (BUILD / "cmake/configured").exists():
-        options = [f"-DCMAKE_INSTALL_PREFIX={prefix}", f"-DCMAKE_INSTALL_RPATH={prefix}/lib", "-DBUILD_TESTING=OFF", "-Wno-dev"]
+        options = [f"-DCMAKE_INSTALL_PREFIX={prefix}", f"-DCMAKE_INSTALL_RPATH={prefix}/lib", "-DBUILD_TESTING=OFF"]
         run("cmake", "-S", HERE / "interfaces", "-B", BUILD / "cmake", *options)
         (BUILD / "cmake/configured").touch()
     run("cmake", "--build", BUILD / "cmake", "-j2")
