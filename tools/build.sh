@@ -20,19 +20,19 @@ cmake --build build/cmake -j "$(nproc)" >&2
 cmake --install build/cmake >/dev/null
 
 say "Building the r2r client"
-# Its own cargo run and target folder: r2r reads the installed messages of every package below at build time, through libclang and by
+# Its own cargo run: r2r reads the installed messages of every package below at build time, through libclang and by
 # loading their libraries. It does not know kilted by name; what it takes from the name alone is as in jazzy.
 packages=(
   action_msgs builtin_interfaces diagnostic_msgs geometry_msgs pi0_tt rcl_interfaces rosgraph_msgs sensor_msgs service_msgs std_msgs
   std_srvs trajectory_msgs type_description_interfaces unique_identifier_msgs
 )
-distribution=$ROS_DISTRO libraries=$LD_LIBRARY_PATH flags=
+distribution=$ROS_DISTRO libraries=$LD_LIBRARY_PATH
 if [[ $distribution == kilted ]]; then distribution=jazzy; fi
 if [[ -n ${PI0_TT_ROS_SHIM:-} ]]; then
   AMENT_PREFIX_PATH=$PI0_TT_ROS_SHIM:$AMENT_PREFIX_PATH
   libraries+=:$CMAKE_PREFIX_PATH/lib
-  flags="-C link-arg=-Wl,--disable-new-dtags,-rpath,$root/build/install/lib:${PI0_TT_ROS_RPATH//;/:}"
+  export PI0_TT_R2R_RPATH=$root/build/install/lib:${PI0_TT_ROS_RPATH//;/:}
 fi
-ROS_DISTRO=$distribution IDL_PACKAGE_FILTER=$(IFS=';' && echo "${packages[*]}") LD_LIBRARY_PATH=$libraries RUSTFLAGS=$flags \
-  cargo build --release --locked --manifest-path tests/peers/r2r/Cargo.toml --target-dir build/r2r >&2
+ROS_DISTRO=$distribution IDL_PACKAGE_FILTER=$(IFS=';' && echo "${packages[*]}") LD_LIBRARY_PATH=$libraries \
+  cargo build --release --locked --manifest-path tests/peers/r2r/Cargo.toml --target-dir target >&2
 say "Built: build/install/lib/pi0_tt/policy_node, build/install/lib/pi0_tt/pi0_tt"

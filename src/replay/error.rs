@@ -28,8 +28,8 @@ pub enum ReplayError {
     DuplicateTopic(String),
     #[error("The definition of {0} is not known here, so it cannot be recorded")]
     UnknownType(String),
-    #[error("Message {index} of {topic} is not a valid {type_name}: {source}")]
-    Message { topic: String, index: u64, type_name: &'static str, source: CdrError },
+    #[error("Message {index} of {topic} is not a valid {type_name}: {reason}")]
+    Message { topic: String, index: u64, type_name: &'static str, reason: String },
     #[error("{} cannot be written: {reason}", path.display())]
     Write { path: PathBuf, reason: String },
     #[error("The bag {} has no {what}. It has: {found}", path.display())]

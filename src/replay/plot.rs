@@ -56,12 +56,13 @@ fn render(chunks: &[&ActionChunk], measured: &BTreeMap<String, Vec<(f64, f64)>>,
             let rows = chunks[index].actions.chunks(joints.len()).map(move |row| row[joint]);
             let start = starts[index];
             let period = chunks[index].period;
-            rows.enumerate().map(move |(row, value)| (start + row as f64 * period, value)).collect::<Vec<_>>()
+            let points = rows.enumerate().map(move |(row, value)| (start + row as f64 * period, value));
+            points.filter(|(_, value)| value.is_finite()).collect::<Vec<_>>()
         };
         let commanded: Vec<_> = (0..chunks.len()).map(curve).collect();
         let shifted = |curve: &Vec<(f64, f64)>| curve.iter().map(|&(at, value)| (at - origin, value)).collect::<Vec<_>>();
         let mut seen = measured.get(name).map(shifted).unwrap_or_default();
-        seen.retain(|(at, _)| time.contains(at));
+        seen.retain(|(at, value)| time.contains(at) && value.is_finite());
         draw_panel(panel, name, &time, &starts, &commanded, &seen).map_err(describe)?;
     }
     draw_foot(&foot, columns).map_err(describe)?;
@@ -85,7 +86,7 @@ fn draw_head<'a>(head: &Panel<'a>, chunks: &[&ActionChunk]) -> Result<(), DrawEr
             left += 22;
         }
         head.draw(&Text::new(label, (left, 37), ("sans-serif", 13).into_font().color(&INK)))?;
-        left += 16 + 7 * label.len() as i32;
+        left += 16 + 6 * label.len() as i32;
     }
     head.draw(&Text::new("faint: replaced by the next chunk", (left, 37), ("sans-serif", 13).into_font().color(&INK)))
 }
@@ -144,10 +145,9 @@ fn draw_panel<'a>(
     Ok(())
 }
 
-/// Range of finite values with a margin, never empty.
+/// Range of the values with a margin, never empty.
 fn value_range(values: impl Iterator<Item = f64>) -> Range<f64> {
-    let finite = values.filter(|value| value.is_finite());
-    let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
     if low > high {
         return -1.0..1.0;
     }

@@ -97,13 +97,17 @@ impl Recording {
             let message = message?;
             let index = read[message.topic];
             read[message.topic] += 1;
-            let wrong = |type_name, source| {
-                let topic = bag.topics()[message.topic].name.clone();
-                ReplayError::Message { topic, index, type_name, source }
-            };
+            let topic = || bag.topics()[message.topic].name.clone();
+            let wrong =
+                |type_name, error: CdrError| ReplayError::Message { topic: topic(), index, type_name, reason: error.to_string() };
             if message.topic == chunks_topic {
                 let chunk: ActionChunk = cdr::decode(&message.data).map_err(|error| wrong(ActionChunk::NAME, error))?;
-                check_shape(&chunk).map_err(|error| wrong(ActionChunk::NAME, error))?;
+                check_shape(&chunk).map_err(|reason| ReplayError::Message {
+                    topic: topic(),
+                    index,
+                    type_name: ActionChunk::NAME,
+                    reason,
+                })?;
                 recording.chunks.push((message.log_time, chunk));
             } else if Some(message.topic) == diagnostics_topic {
                 let array: DiagnosticArray = cdr::decode(&message.data).map_err(|error| wrong(DiagnosticArray::NAME, error))?;
@@ -171,10 +175,16 @@ impl Recording {
     }
 }
 
-/// The matrix must have the size that the chunk says.
-fn check_shape(chunk: &ActionChunk) -> Result<(), CdrError> {
-    let claimed = chunk.joint_names.len().saturating_mul(chunk.horizon as usize);
-    if claimed == chunk.actions.len() { Ok(()) } else { Err(CdrError::Data { claimed, left: chunk.actions.len() }) }
+/// The matrix must have the size that the chunk says, and its rows a time.
+fn check_shape(chunk: &ActionChunk) -> Result<(), String> {
+    let (rows, columns, found) = (chunk.horizon as usize, chunk.joint_names.len(), chunk.actions.len());
+    if rows.checked_mul(columns) != Some(found) {
+        return Err(format!("it announces {rows} rows of {columns} joints and holds {found} actions"));
+    }
+    if !(chunk.period.is_finite() && chunk.period > 0.0) {
+        return Err(format!("its rows are {} s apart", chunk.period));
+    }
+    Ok(())
 }
 
 /// Joint positions over stamps from every JointState topic.
@@ -187,11 +197,11 @@ fn joint_curves(bag: &BagReader) -> Result<BTreeMap<String, Vec<(f64, f64)>>, Re
         if topic.type_name != JointState::NAME {
             continue;
         }
-        let state: JointState = cdr::decode(&message.data).map_err(|source| ReplayError::Message {
+        let state: JointState = cdr::decode(&message.data).map_err(|error| ReplayError::Message {
             topic: topic.name.clone(),
             index,
             type_name: JointState::NAME,
-            source,
+            reason: error.to_string(),
         })?;
         index += 1;
         let time = state.header.stamp.seconds();
