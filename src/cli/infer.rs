@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     observation::{CompressedImageView, Observation, ObservationError, ResizeKernel},
     policy::{BackendKind, Policy, PolicyChunk, PolicyError, PolicyOptions},
+    robot::{self, RobotError},
 };
 
 /// Compute one chunk of actions from image files and joint values
@@ -15,9 +16,9 @@ pub struct Args {
     /// Checkpoint folder (LeRobot or openpi's PyTorch conversion)
     #[arg(long, value_name = "DIR")]
     checkpoint: PathBuf,
-    /// Robot profile
-    #[arg(long, value_name = "FILE")]
-    robot: PathBuf,
+    /// Robot profile: its name (aloha, aloha_sim, droid, so101) or a path
+    #[arg(long, value_name = "NAME|FILE")]
+    robot: String,
     /// Image of a camera slot, JPEG or PNG; once for each camera
     #[arg(long = "image", value_name = "SLOT=FILE", value_parser = parse_pair::<PathBuf>)]
     images: Vec<(String, PathBuf)>,
@@ -66,6 +67,8 @@ pub enum InferError {
     #[error("No instruction was given and the robot profile has none. Give --instruction")]
     NoInstruction,
     #[error(transparent)]
+    Robot(#[from] RobotError),
+    #[error(transparent)]
     Policy(#[from] PolicyError),
 }
 
@@ -85,7 +88,7 @@ struct Json<'a> {
 pub fn run(args: &Args) -> Result<ExitCode, InferError> {
     let mut policy = Policy::open(&PolicyOptions {
         checkpoint: args.checkpoint.clone(),
-        robot: args.robot.clone(),
+        robot: robot::find(&args.robot)?,
         backend: args.backend,
         tokenizer: args.tokenizer.clone(),
         norm_stats: args.norm_stats.clone(),

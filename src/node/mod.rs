@@ -13,7 +13,6 @@ mod meter;
 mod outputs;
 mod parameters;
 mod process;
-mod robots;
 mod subscriptions;
 
 use std::{

@@ -8,10 +8,11 @@ use rclrs::{
     DeclarationError, MandatoryParameter, NodeState, ParameterRange, ParameterVariant, QoSDurabilityPolicy, ReadOnlyParameter,
 };
 
-use super::{instruction, robots};
+use super::instruction;
 use crate::{
     observation::ResizeKernel,
     policy::{BackendKind, PolicyOptions},
+    robot::{self, RobotError},
 };
 
 /// The parameters that every policy has.
@@ -44,7 +45,7 @@ pub enum ParameterError {
     #[error("Parameter {name} cannot be declared: {source}")]
     Declaration { name: String, source: DeclarationError },
     #[error(transparent)]
-    Robot(#[from] robots::RobotNotFound),
+    Robot(#[from] RobotError),
 }
 
 /// How a camera's images arrive.
@@ -125,7 +126,7 @@ impl Parameters {
         let positive = |parameter: &ReadOnlyParameter<i64>| Some(parameter.get() as usize).filter(|&value| value > 0);
         Ok(PolicyOptions {
             checkpoint: PathBuf::from(&*self.checkpoint.get()),
-            robot: robots::find(&self.robot.get())?,
+            robot: robot::find(&self.robot.get())?,
             backend: parsed("backend", &self.backend)?,
             tokenizer: path(&self.tokenizer),
             norm_stats: path(&self.norm_stats),

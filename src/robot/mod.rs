@@ -4,10 +4,12 @@
 //! and how its values convert. Knows nothing of checkpoints, ROS or clocks.
 
 mod file;
+mod installed;
 mod map;
 
 use std::{collections::BTreeMap, path::Path, path::PathBuf};
 
+pub use installed::find;
 pub use map::{Affine, Horn, StateMap};
 
 use crate::observation::ResizeKernel;
@@ -113,6 +115,8 @@ impl ActionColumn {
 pub enum RobotError {
     #[error("Cannot read the robot profile {path}: {source}. Profiles that come with the package are in config/robots")]
     Read { path: PathBuf, source: std::io::Error },
+    #[error("Robot profile {name} is not installed. Installed are: {}. A path ending in .yaml works too", names(.known))]
+    NotInstalled { name: String, known: Vec<String> },
     #[error("{path}: {error}")]
     File { path: PathBuf, error: Box<RobotError> },
     #[error("The robot profile is not as expected. {0}")]
@@ -123,4 +127,8 @@ pub enum RobotError {
 
 fn list(problems: &[String]) -> String {
     problems.iter().map(|problem| format!("\n- {problem}")).collect()
+}
+
+fn names(known: &[String]) -> String {
+    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
 }

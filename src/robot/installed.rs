@@ -2,28 +2,24 @@
 
 use std::path::{Path, PathBuf};
 
-/// No profile of that name is installed.
-#[derive(Debug, thiserror::Error)]
-#[error("Robot profile {name} is not installed. Installed are: {}. A path ending in .yaml works too", list(.known))]
-pub struct RobotNotFound {
-    name: String,
-    known: Vec<String>,
-}
+use super::RobotError;
 
-/// Path of a profile: `robot` itself when it is a path, otherwise `<prefix>/share/pi0_tt/config/robots/<robot>.yaml`.
-pub fn find(robot: &str) -> Result<PathBuf, RobotNotFound> {
+/// Path of a profile: `robot` itself when it is a path, otherwise `<robot>.yaml` of an installation
+/// (`<prefix>/share/pi0_tt/config/robots`) or of the checkout that this executable was built in.
+pub fn find(robot: &str) -> Result<PathBuf, RobotError> {
     find_in(robot, &folders())
 }
 
-/// The folders of every prefix on `AMENT_PREFIX_PATH` and of the installation that this executable (`<prefix>/lib/pi0_tt/...`) belongs to.
+/// The folders of every prefix on `AMENT_PREFIX_PATH`, and those of the installation (`<prefix>/lib/pi0_tt/...`) or of the checkout
+/// (`<checkout>/target/release/...`) that this executable belongs to.
 fn folders() -> Vec<PathBuf> {
     let prefixes = std::env::var_os("AMENT_PREFIX_PATH").map(|paths| std::env::split_paths(&paths).collect::<Vec<_>>());
     let own = std::env::current_exe().ok().and_then(|exe| exe.ancestors().nth(3).map(Path::to_path_buf));
-    let prefixes = prefixes.into_iter().flatten().chain(own);
-    prefixes.map(|prefix| prefix.join("share/pi0_tt/config/robots")).collect()
+    let installed = prefixes.into_iter().flatten().chain(own.clone()).map(|prefix| prefix.join("share/pi0_tt/config/robots"));
+    installed.chain(own.map(|checkout| checkout.join("config/robots"))).collect()
 }
 
-fn find_in(robot: &str, folders: &[PathBuf]) -> Result<PathBuf, RobotNotFound> {
+fn find_in(robot: &str, folders: &[PathBuf]) -> Result<PathBuf, RobotError> {
     if robot.contains('/') || robot.ends_with(".yaml") {
         return Ok(PathBuf::from(robot));
     }
@@ -35,12 +31,8 @@ fn find_in(robot: &str, folders: &[PathBuf]) -> Result<PathBuf, RobotNotFound> {
             .collect();
         known.sort();
         known.dedup();
-        RobotNotFound { name: robot.to_owned(), known }
+        RobotError::NotInstalled { name: robot.to_owned(), known }
     })
-}
-
-fn list(known: &[String]) -> String {
-    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
 }
 
 #[cfg(test)]

@@ -1,0 +1,113 @@
+//! From sensor values to robot commands, and back to what LeRobot computed on the way.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use pi0_tt::{
+    backend::{
+        Backend,
+        reference::{Reference, ReferenceOptions},
+    },
+    checkpoint::{Dtype, synth, synthetic},
+    model::{DenoiseRequest, Geometry, noise},
+    observation::{Observation, RgbImage},
+    policy::{BackendKind, Policy, PolicyError, PolicyOptions},
+};
+
+fn options(checkpoint: &std::path::Path) -> PolicyOptions {
+    PolicyOptions {
+        checkpoint: checkpoint.to_owned(),
+        robot: pi0_tt::robot::find("config/robots/aloha_sim.yaml").unwrap(),
+        backend: BackendKind::Reference,
+        tokenizer: None,
+        norm_stats: None,
+        resize: None,
+        seed: 5,
+        steps: None,
+        threads: Some(2),
+    }
+}
+
+fn observation() -> Observation {
+    let pixels = (0..48 * 64 * 3).map(|i| (i * 37 % 251) as u8).collect();
+    Observation {
+        images: BTreeMap::from([("base_0_rgb".to_owned(), RgbImage::new(64, 48, pixels).unwrap())]),
+        joints: (0..14).map(|i| f64::from(i) * 0.05).collect(),
+        instruction: "transfer the red cube".to_owned(),
+    }
+}
+
+fn checkpoint() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    synth::write_synthetic(&dir.path().join("ck"), &Geometry::tiny(), synth::Precision::Float32, |_| ()).unwrap();
+    dir
+}
+
+#[test]
+fn a_seed_and_a_chunk_number_give_the_same_chunk_again() {
+    let dir = checkpoint();
+    let open = |seed| Policy::open(&PolicyOptions { seed, ..options(&dir.path().join("ck")) }).unwrap();
+    let mut policy = open(5);
+    let chunks: Vec<_> = (0..3).map(|_| policy.infer(&observation()).unwrap()).collect();
+    assert_eq!([0, 1, 2].map(|i: usize| chunks[i].index), [0, 1, 2]);
+    assert_ne!(chunks[0].actions, chunks[1].actions, "the noise is fixed");
+
+    let again = open(5).infer_at(&observation(), 2).unwrap();
+    assert_eq!(again.model_actions, chunks[2].model_actions);
+    assert_ne!(open(6).infer(&observation()).unwrap().actions, chunks[0].actions, "the seed is ignored");
+}
+
+#[test]
+fn every_input_changes_the_chunk() {
+    let dir = checkpoint();
+    let mut policy = Policy::open(&options(&dir.path().join("ck"))).unwrap();
+    let right = policy.infer_at(&observation(), 0).unwrap().model_actions;
+    let mut changed = |change: &dyn Fn(&mut Observation)| {
+        let mut observation = observation();
+        change(&mut observation);
+        policy.infer_at(&observation, 0).unwrap().model_actions
+    };
+    let black = RgbImage::new(64, 48, vec![0; 64 * 48 * 3]).unwrap();
+    assert_ne!(changed(&|o| _ = o.images.insert("base_0_rgb".into(), black.clone())), right, "the image is ignored");
+    assert_ne!(changed(&|o| o.joints[3] += 0.1), right, "the joints are ignored");
+    assert_ne!(changed(&|o| o.instruction = "open the drawer".into()), right, "the instruction is ignored");
+}
+
+#[test]
+fn a_refused_observation_does_not_use_up_a_chunk_number() {
+    let dir = checkpoint();
+    let mut policy = Policy::open(&options(&dir.path().join("ck"))).unwrap();
+    let mut broken = observation();
+    broken.joints[2] = f64::NAN;
+    let error = policy.infer(&broken).unwrap_err();
+    assert!(matches!(error, PolicyError::Observation(_)) && error.to_string().contains("left_elbow"), "{error}");
+    broken = observation();
+    broken.images.clear();
+    assert!(policy.infer(&broken).unwrap_err().to_string().contains("base_0_rgb"));
+    assert_eq!(policy.infer(&observation()).unwrap().index, 0);
+}
+
+#[test]
+fn a_backend_that_is_not_in_the_build_says_so() {
+    let dir = checkpoint();
+    let absent = PolicyOptions { backend: BackendKind::Ttnn, ..options(&dir.path().join("ck")) };
+    assert!(matches!(Policy::open(&absent), Err(PolicyError::BackendAbsent { backend: "ttnn" })));
+}
+
+#[test]
+fn bfloat16_weights_agree_with_float32_weights_to_their_rounding() {
+    let geometry = Geometry::tiny();
+    let [wide, narrow] = [Dtype::F32, Dtype::BF16].map(|dtype| {
+        let weights = synthetic::weights(&geometry, dtype, |_| ());
+        let mut model = Reference::new(geometry, &weights, ReferenceOptions::default()).unwrap();
+        let inputs = common::model_inputs(&geometry);
+        let prefix = model.prefix(&inputs).unwrap();
+        let request = DenoiseRequest { noise: noise(0, 0, geometry.horizon * geometry.action_dim), steps: 10 };
+        model.denoise(&prefix, &inputs, &request).unwrap().actions
+    });
+    let difference: f32 = wide.iter().zip(&narrow).map(|(a, b)| (a - b).powi(2)).sum();
+    let size: f32 = wide.iter().map(|a| a * a).sum();
+    let relative = (difference / size).sqrt();
+    assert!(relative < 2e-2 && relative > 1e-5, "{relative}");
+}

@@ -1,0 +1,83 @@
+//! `pi0_tt verify` against LeRobot's golden sets.
+
+mod common;
+
+use std::{fs, path::Path, process::Command};
+
+use pi0_tt::verify::{VerifyError, verify};
+use safetensors::SafeTensors;
+
+/// The program with its output and exit code.
+fn run(dirs: &[&Path]) -> (String, Option<i32>) {
+    let output = Command::new(env!("CARGO_BIN_EXE_pi0_tt")).arg("verify").arg("--golden").args(dirs).output().unwrap();
+    (String::from_utf8(output.stdout).unwrap(), output.status.code())
+}
+
+fn holds(name: &str) {
+    if let Some(dir) = common::golden(name) {
+        let report = verify(&dir, None).unwrap();
+        println!("{report}");
+        assert!(report.passed(), "{report}");
+    }
+}
+
+#[test]
+fn tiny_float32_holds_its_bounds() {
+    holds("tiny_f32");
+}
+
+#[test]
+fn tiny_bfloat16_holds_its_bounds() {
+    holds("tiny_bf16");
+}
+
+#[test]
+fn small_float32_holds_its_bounds() {
+    holds("small_f32");
+}
+
+#[test]
+fn small_bfloat16_holds_its_bounds() {
+    holds("small_bf16");
+}
+
+/// 3.2 billion parameters: 13 GB of memory and two minutes. `make test-full` asks for it.
+#[test]
+fn the_published_size_holds_its_bounds() {
+    if std::env::var_os("PI0_TT_FULL").is_some() {
+        holds("full_f32");
+    } else {
+        println!("Left to `make test-full` (PI0_TT_FULL)");
+    }
+}
+
+#[test]
+fn a_single_wrong_value_is_named_and_gives_exit_code_one() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden_tiny");
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["inputs.safetensors", "meta.json"] {
+        fs::copy(source.join(name), dir.path().join(name)).unwrap();
+    }
+    let file = dir.path().join("intermediates.safetensors");
+    let mut bytes = fs::read(source.join("intermediates.safetensors")).unwrap();
+    fs::write(&file, &bytes).unwrap();
+    let (text, code) = run(&[dir.path()]);
+    assert_eq!(code, Some(0), "{text}");
+
+    // Changes one value of the state token's row in the last layer by a thousandth.
+    let tensor = SafeTensors::deserialize(&bytes).unwrap().tensor("step.0.layer.2").unwrap().data().as_ptr() as usize;
+    let start = tensor - bytes.as_ptr() as usize;
+    let value = f32::from_le_bytes(bytes[start..start + 4].try_into().unwrap());
+    bytes[start..start + 4].copy_from_slice(&(value + 1e-3).to_le_bytes());
+    fs::write(&file, bytes).unwrap();
+    let (text, code) = run(&[dir.path()]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("FAILED") && text.contains("step.0.layer.2.state_row"), "{text}");
+}
+
+#[test]
+fn a_folder_without_a_golden_set_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(verify(dir.path(), None), Err(VerifyError::NoGolden(_))));
+    assert_eq!(run(&[dir.path()]).1, Some(1));
+}
