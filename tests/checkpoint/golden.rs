@@ -1,6 +1,7 @@
 //! Against what LeRobot 0.6.1 itself wrote and computed.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -12,6 +13,7 @@ use pi0_tt::{
     },
     model::Geometry,
 };
+use serde_json::Value;
 
 use super::folder::{Folder, Raw, data, read_tensors};
 
@@ -65,6 +67,43 @@ fn synthetic_checkpoints_hold_the_tensors_that_lerobot_saved_bit_by_bit() {
             assert_eq!((&ours.name, ours.dtype, &ours.shape), (&theirs.name, theirs.dtype, &theirs.shape));
             assert!(ours.bytes == theirs.bytes, "{name}: {} differs", ours.name);
         }
+    }
+}
+
+/// The shape of a JSON document: keys of objects, elements of arrays, kinds of values.
+fn outline(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), outline(value))).collect(),
+        Value::Array(list) => list.iter().map(outline).collect(),
+        Value::Number(_) => "number".into(),
+        Value::Bool(_) => "bool".into(),
+        Value::String(_) => "string".into(),
+        Value::Null => "null".into(),
+    }
+}
+
+#[test]
+fn synthetic_side_files_have_the_fields_that_lerobot_writes() {
+    let folder = Folder::lerobot();
+    let read = |path: &Path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    for name in ["config.json", "policy_preprocessor.json", "policy_postprocessor.json"] {
+        let (mut ours, mut theirs) = (read(&folder.join(name)), read(&data("lerobot_ckpt").join(name)));
+        for value in [&mut ours, &mut theirs] {
+            // What depends on the robot, or says that these weights are synthetic.
+            for field in ["/input_features", "/action_feature_names", "/tags", "/steps/5/config/action_names", "/steps/6/config/features"] {
+                value.pointer_mut(field).map(Value::take);
+            }
+        }
+        assert_eq!(outline(&ours), outline(&theirs), "{name}");
+    }
+    for name in [
+        "policy_preprocessor_step_6_normalizer_processor.safetensors",
+        "policy_postprocessor_step_0_unnormalizer_processor.safetensors",
+    ] {
+        let shapes = |path: &Path| -> BTreeMap<String, Vec<usize>> {
+            read_tensors(path).into_iter().map(|tensor| (tensor.name, tensor.shape)).collect()
+        };
+        assert_eq!(shapes(&folder.join(name)), shapes(&data("lerobot_ckpt").join(name)));
     }
 }
 

@@ -1,10 +1,10 @@
 //! Damaged and malicious safetensors files: a clear error each, no panic, no large allocation.
 
-use pi0_tt::checkpoint::{CheckpointError, inspect::inspect};
+use pi0_tt::checkpoint::{Checkpoint, CheckpointError, OpenOptions, inspect::inspect};
 use proptest::prelude::*;
 use safetensors::SafeTensorError;
 
-use super::folder::{Folder, assert_matches};
+use super::folder::{Folder, assert_matches, data};
 
 /// A file with the given header and `data` bytes after it.
 fn file(header: &str, data: usize) -> Vec<u8> {
@@ -134,5 +134,23 @@ proptest! {
         folder.write(names[which], &bytes);
         let report = inspect(folder.path(), &Default::default());
         prop_assert_eq!(report.usable, folder.try_open().is_ok());
+    }
+
+    #[test]
+    fn flipped_bytes_of_a_sentencepiece_model_never_panic(at in 0.0f64..1.0, value in any::<u8>(), cut in any::<bool>()) {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut bytes = std::fs::read(data("tokenizer/tokenizer.model")).unwrap();
+        let index = (at * bytes.len() as f64) as usize;
+        bytes[index] = value;
+        if cut {
+            bytes.truncate(index);
+        }
+        let path = scratch.path().join("tokenizer.model");
+        std::fs::write(&path, bytes).unwrap();
+        let options = OpenOptions { tokenizer: Some(path), ..OpenOptions::default() };
+        let folder = Folder::lerobot();
+        if let Ok(checkpoint) = Checkpoint::open(folder.path(), &options) {
+            prop_assert!(checkpoint.prompt.encode("fold the towel").is_ok());
+        }
     }
 }
