@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 /// Runs tests/peers/bags.py and gives what it printed; `None` when no Python is named.
 fn bags_py(arguments: &[&str]) -> Option<Value> {
     let Ok(python) = std::env::var("PI0_TT_PYTHON") else {
-        println!("skipped: PI0_TT_PYTHON is not set (. build/env.sh)");
+        println!("Skipped: PI0_TT_PYTHON is not set (. build/env.sh)");
         return None;
     };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/bags.py");

@@ -22,7 +22,7 @@ impl Stamp {
 
     /// Seconds from `earlier` to this stamp; negative when `earlier` is later.
     pub fn seconds_since(self, earlier: Self) -> f64 {
-        self.0.saturating_sub(earlier.0) as f64 * 1e-9
+        self.0.saturating_sub(earlier.0) as f64 / 1e9
     }
 }
 

@@ -89,9 +89,11 @@ impl Reporter {
         if let Ok(age) | Err(NotUsable::Stale { age, .. }) = age {
             values.push(value("age_ms", milliseconds(age)));
         }
-        if let Some((median, p99)) = report.rates.callback {
-            values.push(value("callback_us_median", format_args!("{:.1}", median.as_secs_f64() * 1e6)));
-            values.push(value("callback_us_p99", format_args!("{:.1}", p99.as_secs_f64() * 1e6)));
+        for (key, times) in [("callback_us", report.rates.callback), ("delivery_us", report.rates.delivery)] {
+            if let Some((median, p99)) = times {
+                values.push(value(&format!("{key}_median"), format_args!("{:.1}", median.as_secs_f64() * 1e6)));
+                values.push(value(&format!("{key}_p99"), format_args!("{:.1}", p99.as_secs_f64() * 1e6)));
+            }
         }
         self.status(input.name(), level, message, values)
     }

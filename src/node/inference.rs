@@ -34,8 +34,8 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum InferenceError {
     #[error("Input {input} was refused: {source}")]
-    Input { input: String, source: ObservationError },
-    #[error("The policy refused the observation: {0}")]
+    Input { input: String, source: Box<ObservationError> },
+    #[error("No chunk was computed: {0}")]
     Policy(#[from] PolicyError),
     #[error("The chunk was refused and nothing of it published: {0}")]
     Chunk(#[from] ChunkError),
@@ -198,8 +198,12 @@ impl Worker {
                 status.chunks += 1;
                 status.last = Some(last);
             }
+            Err(
+                InferenceError::Chunk(_)
+                | InferenceError::Publish(_)
+                | InferenceError::Policy(PolicyError::Observation(ObservationError::ActionNotFinite { .. })),
+            ) => status.refused_chunks += 1,
             Err(InferenceError::Input { .. } | InferenceError::Policy(_)) => status.refused_observations += 1,
-            Err(InferenceError::Chunk(_) | InferenceError::Publish(_)) => status.refused_chunks += 1,
         }
     }
 }
@@ -226,7 +230,7 @@ fn accept<M, T>(taken: &Taken<M>, read: impl FnOnce(&M) -> Result<T, Observation
         }
         Err(source) => {
             taken.input.refuse(source.to_string());
-            Err(InferenceError::Input { input: taken.input.name().to_owned(), source })
+            Err(InferenceError::Input { input: taken.input.name().to_owned(), source: Box::new(source) })
         }
     }
 }

@@ -83,7 +83,8 @@ impl<T> Input<T> {
         };
         // Freeing an image takes longer than the swap, so it happens outside of the lock.
         drop(replaced);
-        self.lock().meter.time(entered.elapsed());
+        let delivery = info.and_then(|info| info.source_timestamp?.elapsed().ok());
+        self.lock().meter.time(entered.elapsed(), delivery);
     }
 
     /// Counts a sample that could not be used.

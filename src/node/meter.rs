@@ -19,16 +19,19 @@ pub struct Meter {
     /// Samples that could not be used: wrong encoding, missing joint, not a number.
     pub refused: u64,
     last: Option<(PublisherId, u64)>,
-    durations: Vec<Duration>,
+    callbacks: Vec<Duration>,
+    deliveries: Vec<Duration>,
     reported: Option<(Instant, u64)>,
 }
 
-/// Rates and durations since the report before.
+/// Rates and durations since the report before. Durations are median and 99th percentile, `None` when there were none.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Report {
     pub frequency: f64,
-    /// Median and 99th percentile of the time in the callback; `None` when none was called.
+    /// In the callback.
     pub callback: Option<(Duration, Duration)>,
+    /// From the publisher's write to the end of the callback, by the clocks of both machines.
+    pub delivery: Option<(Duration, Duration)>,
 }
 
 impl Meter {
@@ -45,10 +48,11 @@ impl Meter {
         }
     }
 
-    /// Records how long a callback took.
-    pub fn time(&mut self, duration: Duration) {
-        if self.durations.len() < DURATIONS_KEPT {
-            self.durations.push(duration);
+    /// Records how long a callback took, and how long ago the publisher had written the sample.
+    pub fn time(&mut self, callback: Duration, delivery: Option<Duration>) {
+        if self.callbacks.len() < DURATIONS_KEPT {
+            self.callbacks.push(callback);
+            self.deliveries.extend(delivery);
         }
     }
 
@@ -60,7 +64,8 @@ impl Meter {
             }
             _ => 0.0,
         };
-        Report { frequency, callback: median_and_p99(&mut std::mem::take(&mut self.durations)) }
+        let summary = |durations: &mut Vec<Duration>| median_and_p99(&mut std::mem::take(durations));
+        Report { frequency, callback: summary(&mut self.callbacks), delivery: summary(&mut self.deliveries) }
     }
 }
 
@@ -112,10 +117,12 @@ mod tests {
     fn durations_are_reported_once_as_median_and_99th_percentile() {
         let mut meter = Meter::default();
         for microseconds in (1..=200).rev() {
-            meter.time(Duration::from_micros(microseconds));
+            meter.time(Duration::from_micros(microseconds), (microseconds <= 100).then_some(Duration::from_millis(microseconds)));
         }
         let now = Instant::now();
-        assert_eq!(meter.report(now).callback, Some((Duration::from_micros(100), Duration::from_micros(198))));
-        assert_eq!(meter.report(now).callback, None);
+        let report = meter.report(now);
+        assert_eq!(report.callback, Some((Duration::from_micros(100), Duration::from_micros(198))));
+        assert_eq!(report.delivery, Some((Duration::from_millis(50), Duration::from_millis(99))));
+        assert_eq!((meter.report(now).callback, meter.report(now).delivery), (None, None));
     }
 }

@@ -9,18 +9,35 @@ from pathlib import Path
 import pytest
 import wire
 
-# Camera slots and joints of the synthetic checkpoint and the profile it is used with.
-CAMERAS = ["top", "left_wrist", "right_wrist"]
-JOINTS = ["a", "b", "c"]
-PROFILE = wire.REPOSITORY / "config" / "robots" / "aloha.yaml"
+# Camera slots of the synthetic checkpoint, and the joints of a robot that has as many as it has columns.
+CAMERAS = ["base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb"]
+JOINTS = [f"{side}_{joint}" for side in ("left", "right") for joint in ("waist", "shoulder", "elbow", "roll", "angle", "rotate", "gripper")]
+CONTROL_RATE = 50
 INSTRUCTION = "transfer the cube"
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny π0 with random weights."""
-    folder = tmp_path_factory.mktemp("checkpoint")
+    """A tiny π0 with synthetic weights."""
+    folder = tmp_path_factory.mktemp("policy") / "checkpoint"
+    subprocess.run([wire.BINARIES / "pi0_tt", "synth", "--geometry", "tiny", folder], check=True)
     return folder
+
+
+def write_profile(path: Path, velocity: tuple[str, ...] = ()) -> Path:
+    """A robot profile with every camera; the joints in `velocity` are commanded by their velocity."""
+    lines = ["name: wire_test", f"control_rate_hz: {CONTROL_RATE}", "state:"]
+    lines += [f"  - {{joint: {joint}, unit: rad}}" for joint in JOINTS]
+    lines += ["actions:"]
+    lines += [f"  - {{joint: {joint}, command: {'velocity' if joint in velocity else 'position'}, unit: rad}}" for joint in JOINTS]
+    lines += ["cameras:", *(f"  {slot}: {{name: {slot}}}" for slot in CAMERAS)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_profile(tmp_path_factory.mktemp("robot") / "wire_test.yaml")
 
 
 @pytest.fixture
@@ -30,14 +47,14 @@ def domain() -> Iterator[int]:
 
 
 @pytest.fixture
-def start_policy(domain: int, tmp_path: Path, checkpoint: Path) -> Iterator[Callable[..., wire.PolicyNode]]:
+def start_policy(domain: int, tmp_path: Path, checkpoint: Path, profile: Path) -> Iterator[Callable[..., wire.PolicyNode]]:
     """Starts policy nodes; ends and shows those that still run after the test."""
     nodes: list[wire.PolicyNode] = []
 
     def start(*arguments: str, **parameters: object) -> wire.PolicyNode:
         defaults = {
             "checkpoint": str(checkpoint),
-            "robot": str(PROFILE),
+            "robot": str(profile),
             "inference.rate_hz": 10.0,
             "instruction.default": INSTRUCTION,
             # The machine that runs the tests may be busy; the limits themselves are tested with values of their own.

@@ -125,8 +125,9 @@ def test_bytes_that_are_no_message_do_not_deafen_the_node(start_policy, robot):
         for name in [*CAMERAS, "joint_states"]:
             robot.publisher(name).publish(b"\x00\x01\x00\x00" + noise.bytes(size))
         robot.spin(0.1)
-    robot.spin(0.5)
-    robot.next_chunk()
+    robot.spin(1.5)
+    ages = {age.name: age.age for age in robot.next_chunk().input_ages}
+    assert all(ages[name] < 0.5 for name in [*CAMERAS, "joint_states"])
     assert node.alive()
 
 
@@ -224,3 +225,10 @@ def test_an_instruction_that_is_not_utf8_is_refused(start_policy, robot):
     robot._instruction.publish(b"\x00\x01\x00\x00\x05\x00\x00\x00pi\xff\xfe\x00")
     assert robot.spin_until(lambda: robot.logged("not valid UTF-8"))
     assert robot.next_chunk().instruction == before
+
+
+def test_a_latched_instruction_reaches_a_node_that_asks_for_it(start_policy, robot):
+    latched = robot.node.create_publisher(wire.String, "/policy/instruction", wire.LATCHED)
+    latched.publish(wire.String(data="said before the node was there"))
+    start_policy(**{"instruction__default": None, "instruction__qos_durability": "transient_local"})
+    assert robot.next_chunk().instruction == "said before the node was there"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import struct
+
 import numpy as np
 import pytest
 import wire
-from conftest import CAMERAS, INSTRUCTION, JOINTS
+from conftest import CAMERAS, CONTROL_RATE, INSTRUCTION, JOINTS, write_profile
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
 
@@ -55,7 +60,27 @@ def test_times_strictly_increase_from_the_planned_start_by_the_control_period(st
     times = [wire.seconds(point.time_from_start) for point in robot.trajectories[0].points]
     assert times[0] == 0.0
     np.testing.assert_allclose(np.diff(times), chunk.period, atol=2e-9)
-    assert chunk.period == pytest.approx(0.02)
+    assert chunk.period == pytest.approx(1 / CONTROL_RATE)
+
+
+def test_joints_that_are_commanded_by_velocity_have_a_topic_of_their_own(start_policy, robot, tmp_path):
+    moving = tuple(JOINTS[2:5])
+    velocities = []
+    robot.node.create_subscription(wire.JointTrajectory, "/policy/joint_velocity_trajectory", velocities.append, wire.RELIABLE)
+    start_policy(robot=str(write_profile(tmp_path / "mixed.yaml", velocity=moving)))
+    chunk = robot.next_chunk()
+
+    def of_chunk(trajectories):
+        return next((t for t in trajectories if t.header.stamp == chunk.header.stamp), None)
+
+    assert robot.spin_until(lambda: of_chunk(velocities) and of_chunk(robot.trajectories))
+    velocity, position = of_chunk(velocities), of_chunk(robot.trajectories)
+    assert list(velocity.joint_names) == list(moving)
+    assert list(position.joint_names) == [joint for joint in JOINTS if joint not in moving]
+    actions = np.array(chunk.actions).reshape(chunk.horizon, len(JOINTS))
+    np.testing.assert_array_equal([point.velocities for point in velocity.points], actions[:, 2:5])
+    np.testing.assert_array_equal(rows(position), np.delete(actions, [2, 3, 4], axis=1))
+    assert not any(len(point.positions) for point in velocity.points)
 
 
 def test_a_chunk_tells_when_and_of_what_it_was_computed(start_policy, robot):
@@ -129,3 +154,25 @@ def test_images_and_joints_change_the_chunk(start_policy, make_robot):
     robot.images[CAMERAS[2]] = seen
     robot.joint_state.position[1] += 0.3
     assert not np.array_equal(first_chunks(start_policy, robot, count=1)[0], reference)
+
+
+def test_a_chunk_that_is_not_finite_is_refused_whole(start_policy, robot, checkpoint, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(checkpoint, broken)
+    weights = bytearray((broken / "model.safetensors").read_bytes())
+    (length,) = struct.unpack("<Q", weights[:8])
+    begin, _ = json.loads(weights[8 : 8 + length])["model.action_out_proj.bias"]["data_offsets"]
+    # Joint 3 of every row.
+    offset = 8 + length + begin + 3 * 4
+    weights[offset : offset + 4] = np.float32("nan").tobytes()
+    (broken / "model.safetensors").write_bytes(weights)
+    node = start_policy(checkpoint=str(broken))
+    status = robot.wait_for_status("inference", lambda status: int(values_of(status)["refused_chunks"]) >= 3)
+    assert status.level == DiagnosticStatus.ERROR
+    assert JOINTS[3] in status.message
+    assert not robot.trajectories and not robot.chunks
+    assert node.alive()
+
+
+def values_of(status: DiagnosticStatus) -> dict[str, str]:
+    return {value.key: value.value for value in status.values}

@@ -7,7 +7,7 @@ import re
 
 import pytest
 import wire
-from conftest import CAMERAS
+from conftest import CAMERAS, JOINTS
 
 READ_ONLY = ["backend", "checkpoint", "denoise_steps", "norm_stats", "resize", "robot", "seed", "threads", "tokenizer"]
 
@@ -62,12 +62,10 @@ def test_a_bad_value_is_refused_with_a_reason_and_changes_nothing(shared_policy,
 
 
 @pytest.fixture(scope="module")
-def shared_policy(tmp_path_factory, checkpoint):
+def shared_policy(tmp_path_factory, checkpoint, profile):
     """One policy for all refusals: none of them changes it."""
-    from conftest import JOINTS, PROFILE
-
     with wire.ros_domain() as domain:
-        parameters = {"checkpoint": str(checkpoint), "robot": str(PROFILE)}
+        parameters = {"checkpoint": str(checkpoint), "robot": str(profile)}
         node = wire.PolicyNode(domain, tmp_path_factory.mktemp("log"), parameters)
         robot = wire.Robot(domain, CAMERAS, JOINTS)
         robot.wait_until_matched()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,18 @@ def test_a_signal_ends_the_node_cleanly_within_two_seconds(start_policy, robot, 
     assert seconds < 2.0
     others = set().union(*(segments_of(int(process.name)) for process in Path("/proc").glob("[0-9]*")))
     assert not {name for name in own - others if Path("/dev/shm", name).exists()}, "The node left shared memory behind"
+
+
+def test_a_signal_does_not_wait_for_an_inference_that_runs_for_seconds(start_policy, robot, tmp_path):
+    checkpoint = tmp_path / "small"
+    subprocess.run([wire.BINARIES / "pi0_tt", "synth", "--geometry", "small", checkpoint], check=True)
+    node = start_policy(checkpoint=str(checkpoint), denoise_steps=1000, threads=1)
+    status = robot.wait_for_status("inference", lambda status: "still running" in status.message)
+    assert {value.key: value.value for value in status.values}["chunks"] == "0"
+    code, seconds = node.end(signal.SIGTERM)
+    assert code == 0
+    assert seconds < 2.0
+    assert not robot.chunks
 
 
 def test_a_signal_while_the_policy_is_opened_ends_the_node_cleanly(start_policy):

@@ -65,22 +65,23 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), ClientError> {
+    let bag = BagReader::open(&args.bag)?;
+    let length = bag.time_range().map_or(Duration::ZERO, |(start, end)| Duration::from_nanos(end - start));
+    let mut client = Client::new("bag_play")?;
+    let player = Player::new(&mut client, &bag, &args.maps)?;
+    let patience = Duration::from_secs_f64(args.wait);
+    player.wait_for_subscribers(&mut client, patience)?;
+    let mut recorder = Recorder::new(&args.output, &mut client, &args.node, &bag)?;
+    client.wait_for_publishers(patience)?;
+    // The node's side of the matching may be a moment later.
+    settle(&mut client, Duration::from_millis(300), |incoming| recorder.record(incoming))?;
+
+    // Until here a signal ends the program; from here on it ends playing, and the recorded bag is completed.
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // These two can always be registered.
         let _ = signal_hook::flag::register(signal, interrupted.clone());
     }
-    let bag = BagReader::open(&args.bag)?;
-    let length = bag.time_range().map_or(Duration::ZERO, |(start, end)| Duration::from_nanos(end - start));
-    let mut client = Client::new("bag_play")?;
-    let player = Player::new(&mut client, &bag, &args.maps)?;
-    let mut recorder = Recorder::new(&args.output, &mut client, &args.node, &bag)?;
-    let patience = Duration::from_secs_f64(args.wait);
-    player.wait_for_subscribers(&mut client, patience)?;
-    client.wait_for_publishers(patience)?;
-    // The node's side of the matching may be a moment later.
-    settle(&mut client, Duration::from_millis(300), |incoming| recorder.record(incoming))?;
-
     let progress = RefCell::new(Progress::new(length));
     let recorder = RefCell::new(recorder);
     loop {
