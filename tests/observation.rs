@@ -126,6 +126,20 @@ fn an_image_of_the_models_size_is_not_touched() {
 }
 
 #[test]
+fn the_odd_row_or_column_of_padding_is_below_or_right() {
+    let white = |width, height| RgbImage::new(width, height, vec![255; width * height * 3]).unwrap();
+    for kernel in [ResizeKernel::Openpi, ResizeKernel::Lerobot] {
+        let resizer = Resizer::new(kernel, 8);
+        let (lying, standing) = (resizer.resize(&white(8, 5)).unwrap(), resizer.resize(&white(5, 8)).unwrap());
+        for (i, (lying, standing)) in lying.iter().zip(standing).enumerate() {
+            let (y, x) = (i / 8 % 8, i % 8);
+            assert_eq!(*lying == 1.0, (1..6).contains(&y), "{kernel:?}, row {y}");
+            assert_eq!(standing == 1.0, (1..6).contains(&x), "{kernel:?}, column {x}");
+        }
+    }
+}
+
+#[test]
 fn an_image_that_would_vanish_is_refused() {
     let image = RgbImage::new(5000, 1, vec![0; 15000]).unwrap();
     let error = Resizer::new(ResizeKernel::Openpi, 224).resize(&image).unwrap_err();

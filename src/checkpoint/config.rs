@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use indexmap::IndexMap;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
 use super::{CheckpointError, files};
@@ -67,13 +67,21 @@ pub(super) struct LerobotFeatures {
 impl Config {
     /// Reads `config.json`; policies other than pi0 are refused by name.
     pub fn read(dir: &Path) -> Result<Self, CheckpointError> {
+        #[derive(Deserialize)]
+        struct Kind {
+            #[serde(rename = "type")]
+            kind: Option<Value>,
+            action_horizon: Option<IgnoredAny>,
+        }
         let path = dir.join("config.json");
-        let config: Value = files::read_json(&path)?;
-        match config.get("type").map(|kind| kind.as_str()) {
-            Some(Some("pi0")) => LerobotJson::parse(config, &path)?.check(&path),
+        // Parsed twice from the text: a tree of values would forget the order of the cameras.
+        let text = files::read(&path)?;
+        let Kind { kind, action_horizon } = files::parse_json(&text, &path)?;
+        match kind.as_ref().map(|kind| kind.as_str()) {
+            Some(Some("pi0")) => files::parse_json::<LerobotJson>(&text, &path)?.check(&path),
             Some(Some("pi05" | "pi0.5")) => Err(CheckpointError::Pi05 { evidence: "its config.json has the type pi05".into() }),
             Some(kind) => Err(CheckpointError::OtherPolicy { path, kind: kind.unwrap_or("(not a string)").into() }),
-            None if config.get("action_horizon").is_some() => OpenpiJson::parse(config, &path)?.check(&path),
+            None if action_horizon.is_some() => files::parse_json::<OpenpiJson>(&text, &path)?.check(&path),
             None => Err(CheckpointError::UnknownConfig { path }),
         }
     }
@@ -122,10 +130,6 @@ struct Feature {
 }
 
 impl LerobotJson {
-    fn parse(config: Value, path: &Path) -> Result<Self, CheckpointError> {
-        parse(config, path)
-    }
-
     fn check(self, path: &Path) -> Result<Config, CheckpointError> {
         let refuse = |field, value: String, reason: &str| {
             Err(CheckpointError::ConfigValue { path: path.to_owned(), field, value, reason: reason.into() })
@@ -207,10 +211,6 @@ struct OpenpiJson {
 }
 
 impl OpenpiJson {
-    fn parse(config: Value, path: &Path) -> Result<Self, CheckpointError> {
-        parse(config, path)
-    }
-
     fn check(self, path: &Path) -> Result<Config, CheckpointError> {
         Config {
             format: Format::Openpi,
@@ -249,10 +249,6 @@ impl Config {
         }
         Ok(self)
     }
-}
-
-fn parse<T: DeserializeOwned>(config: Value, path: &Path) -> Result<T, CheckpointError> {
-    serde_json::from_value(config).map_err(|source| CheckpointError::Json { path: path.to_owned(), source })
 }
 
 /// The short name of a camera feature: `observation.images.top` is the slot `top`.

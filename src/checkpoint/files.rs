@@ -22,7 +22,12 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
 }
 
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, CheckpointError> {
-    serde_json::from_slice(&read(path)?).map_err(|source| CheckpointError::Json { path: path.to_owned(), source })
+    parse_json(&read(path)?, path)
+}
+
+/// Parses the text of `path`.
+pub(super) fn parse_json<T: DeserializeOwned>(text: &[u8], path: &Path) -> Result<T, CheckpointError> {
+    serde_json::from_slice(text).map_err(|source| CheckpointError::Json { path: path.to_owned(), source })
 }
 
 /// The path of a file that `naming` (an index or a processor) places in its own folder; names that lead elsewhere are refused.

@@ -157,8 +157,8 @@ impl Probe<'_> {
         if grid * grid != positions {
             self.cannot_tell("The image side", format!("{positions} position embeddings are not a square grid"));
         }
-        let published = (width % SIGLIP_HEAD_DIM == 0).then_some(width / SIGLIP_HEAD_DIM);
-        let heads = self.heads.vision.or(published).filter(|&heads| heads > 0 && width % heads == 0);
+        let published = width.is_multiple_of(SIGLIP_HEAD_DIM).then_some(width / SIGLIP_HEAD_DIM);
+        let heads = self.heads.vision.or(published).filter(|&heads| heads > 0 && width.is_multiple_of(heads));
         if heads.is_none() && !self.blind {
             self.cannot_tell("SigLIP's head count", format!("the width of {width} does not divide into heads"));
         }
@@ -181,8 +181,9 @@ impl Probe<'_> {
         let keys = self.layer_side(prefix, depth, "self_attn.k_proj", 0);
         let mut heads = given.unwrap_or(GemmaHeads { heads: queries / keys, kv_heads: 1, head_dim: keys });
         let rows = |n: usize| n.saturating_mul(heads.head_dim);
-        let fits = rows(heads.heads) == queries && rows(heads.kv_heads) == keys && heads.head_dim % 2 == 0;
-        if !self.blind && !(fits && heads.heads % heads.kv_heads == 0) {
+        let fits = rows(heads.heads) == queries && rows(heads.kv_heads) == keys && heads.head_dim.is_multiple_of(2);
+        let shared = heads.heads.is_multiple_of(heads.kv_heads);
+        if !(self.blind || fits && shared) {
             let GemmaHeads { heads, kv_heads, head_dim } = heads;
             let shapes = format!("{queries} query rows and {keys} key rows");
             self.cannot_tell(what, format!("{shapes} are not {heads} and {kv_heads} heads of an even size {head_dim}"));

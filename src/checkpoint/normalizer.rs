@@ -248,3 +248,69 @@ fn refuse_degenerate(Source { origin, feature }: Source, mode: Mode, spread: &[f
         .collect();
     if causes.is_empty() { Ok(()) } else { Err(causes) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const X: [f32; 3] = [0.3, -1.7, 2.25];
+    const FIRST: [f64; 3] = [0.1, -0.9, 1.3];
+    const SECOND: [f64; 3] = [0.7, 0.013, 2.9];
+
+    fn statistics(names: [&str; 2], first: [f64; 3], second: [f64; 3]) -> Statistics {
+        let values = BTreeMap::from([(names[0].to_owned(), first.to_vec()), (names[1].to_owned(), second.to_vec())]);
+        BTreeMap::from([("state".to_owned(), values)])
+    }
+
+    const SOURCE: Source = Source { origin: "test", feature: "state" };
+
+    fn lerobot(mode: Mode, first: [f64; 3], second: [f64; 3], range_epsilon: f64) -> Normalizer {
+        let statistics = statistics(mode.statistics().unwrap(), first, second);
+        Normalizer::lerobot(SOURCE, mode, 3, &statistics, 1e-8, range_epsilon).unwrap()
+    }
+
+    /// The expected values are NumPy's float32 (openpi: float64) results of the formulas in LeRobot's `normalize_processor.py` and
+    /// openpi's `transforms.py`.
+    #[track_caller]
+    fn both_ways(normalizer: &Normalizer, normalized: [f32; 3], unnormalized: [f32; 3]) {
+        let (mut there, mut back) = (X, X);
+        normalizer.normalize(&mut there);
+        normalizer.unnormalize(&mut back);
+        assert_eq!((there, back), (normalized, unnormalized));
+    }
+
+    #[test]
+    fn mean_and_deviation_follow_lerobot_bit_by_bit() {
+        let normalizer = lerobot(Mode::MeanStd, FIRST, SECOND, 0.0);
+        both_ways(&normalizer, [0.285_714_33, -61.538_418, 0.327_586_2], [0.31, -0.922_099_95, 7.825]);
+    }
+
+    #[test]
+    fn ranges_and_quantiles_follow_lerobot_bit_by_bit() {
+        for mode in [Mode::MinMax, Mode::Quantiles, Mode::Quantile10] {
+            let normalizer = lerobot(mode, FIRST, SECOND, 0.0);
+            both_ways(&normalizer, [-0.333_333_25, -2.752_464_5, 0.187_5], [0.489_999_95, -1.219_55, 3.9]);
+        }
+    }
+
+    #[test]
+    fn older_lerobot_adds_an_epsilon_to_a_range() {
+        let normalizer = lerobot(Mode::MinMax, [0.0; 3], [2e-6; 3], 1e-8);
+        let mut values = [1e-6, 5e-7, 2e-6];
+        normalizer.normalize(&mut values);
+        assert_eq!(values, [-0.004_975_080_5, -0.502_487_54, 0.990_049_84]);
+    }
+
+    #[test]
+    fn openpi_adds_its_epsilon_on_both_ways() {
+        let normalizer = Normalizer::openpi(SOURCE, &statistics(["mean", "std"], FIRST, SECOND)).unwrap();
+        both_ways(&normalizer, [0.285_713_88, -61.533_733, 0.327_586_08], [0.310_000_3, -0.922_101_7, 7.825_002]);
+    }
+
+    #[test]
+    fn identity_changes_nothing() {
+        let normalizer = Normalizer::lerobot(SOURCE, Mode::Identity, 3, &Statistics::new(), 1e-8, 0.0).unwrap();
+        both_ways(&normalizer, X, X);
+        assert!(normalizer.statistics().is_empty());
+    }
+}

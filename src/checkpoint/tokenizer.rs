@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tokenizers::{PostProcessorWrapper, Tokenizer as HfTokenizer};
+use serde_json::Value;
+use tokenizers::Tokenizer as HfTokenizer;
 
 use super::{CheckpointError, files, sentencepiece};
 
@@ -65,11 +66,7 @@ impl Tokenizer {
         let (kind, inner) = if path.extension().is_some_and(|extension| extension == "model") {
             (TokenizerKind::SentencePiece, sentencepiece::load(&bytes).map_err(unusable)?)
         } else {
-            let mut inner = HfTokenizer::from_bytes(&bytes).map_err(|source| unusable(source.to_string()))?;
-            // What is cut off is counted by PromptEncoder, padding is no business of a backend, and BOS is put here: whatever
-            // tokenizer.json says, Gemma's tokenizer class in transformers does so too.
-            inner.with_truncation(None).map_err(|source| unusable(source.to_string()))?;
-            inner.with_padding(None).with_post_processor(None::<PostProcessorWrapper>);
+            let inner = load_json(&bytes).map_err(|source| unusable(source.to_string()))?;
             (TokenizerKind::HuggingFace, inner)
         };
         let vocab = inner.get_vocab(true);
@@ -87,6 +84,19 @@ impl Tokenizer {
             self.inner.encode_fast(text, false).map_err(|source| CheckpointError::Encode { reason: source.to_string() })?;
         Ok(encoding.get_ids().to_vec())
     }
+}
+
+/// Reads a `tokenizer.json` without the parts that have no use here: padding is no business of a backend, what is cut off is
+/// counted by `PromptEncoder`, and BOS is put before every text as Gemma's tokenizer class in transformers does.
+fn load_json(text: &[u8]) -> serde_json::Result<HfTokenizer> {
+    // Through a tree of values, because the library panics on JSON that breaks off inside some of its parts.
+    let mut tokenizer: Value = serde_json::from_slice(text)?;
+    if let Some(parts) = tokenizer.as_object_mut() {
+        for part in ["truncation", "padding", "post_processor", "decoder"] {
+            parts.remove(part);
+        }
+    }
+    serde_json::from_value(tokenizer)
 }
 
 #[cfg(test)]

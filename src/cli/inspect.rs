@@ -1,6 +1,10 @@
 //! `pi0_tt inspect`: what a checkpoint folder holds and what is wrong with it.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use crate::checkpoint::{OpenOptions, inspect::inspect};
 
@@ -22,13 +26,15 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode, serde_json::Error> {
+pub fn run(args: &Args) -> io::Result<ExitCode> {
     let options = OpenOptions { tokenizer: args.tokenizer.clone(), norm_stats: args.norm_stats.clone() };
     let report = inspect(&args.dir, &options);
+    // A reader may close the pipe early (`| head`), which println! would answer with a panic.
+    let mut out = io::stdout().lock();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
     } else {
-        println!("{report}");
+        writeln!(out, "{report}")?;
     }
     Ok(if report.usable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -19,7 +19,7 @@ pub fn golden(name: &str) -> Option<PathBuf> {
         return Some(path);
     }
     assert!(std::env::var_os("CI").is_none(), "{} is not there, and CI skips nothing", path.display());
-    println!("SKIPPED: {} is not there. Set PI0_TT_GOLDEN to the folder of the large golden data", path.display());
+    println!("Skipped: {} is not there. Set PI0_TT_GOLDEN to the folder of the large golden data", path.display());
     None
 }
 

@@ -1,0 +1,7 @@
+//! Opening checkpoint folders: LeRobot's own, and crafted good and bad ones.
+
+mod folder;
+mod golden;
+mod hostile;
+mod side_files;
+mod weights;
