@@ -160,8 +160,8 @@ fn check_endpoint(client: &Client, topic: &str, type_name: &str, node: &str) -> 
     let owner = format!("{}/{}", publisher.node_namespace.trim_end_matches('/'), publisher.node_name);
     ensure(owner == node, || format!("{topic} is published by {owner}"))?;
     let qos = &publisher.qos_profile;
-    let expected = (ReliabilityPolicy::Reliable, DurabilityPolicy::Volatile);
-    ensure((qos.reliability, qos.durability) == expected, || format!("{topic} has the QoS {qos:?}"))
+    let as_expected = qos.reliability == ReliabilityPolicy::Reliable && qos.durability == DurabilityPolicy::Volatile;
+    ensure(as_expected, || format!("{topic} has the QoS {qos:?}"))
 }
 
 fn check_chunk(chunk: &ActionChunk, bag: &BagReader) -> Checked<()> {
