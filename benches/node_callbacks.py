@@ -30,20 +30,9 @@ MEMORY_GROWTH = 0.05
 TIMES = ["callback_us_median", "callback_us_p99", "delivery_us_median", "delivery_us_p99"]
 
 
-def resident_megabytes(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"Process {pid} has no VmRSS")
-
-
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def values_of(status) -> dict[str, str]:
-    return {value.key: value.value for value in status.values}
 
 
 def main() -> int:
@@ -81,7 +70,7 @@ def measure(node: wire.PolicyNode, robot: wire.Robot, seconds: float) -> int:
     memory, cpu = [], cpu_seconds(node.pid)
     for _ in range(round(seconds)):
         robot.spin(1.0)
-        memory.append(resident_megabytes(node.pid))
+        memory.append(wire.resident_megabytes(node.pid))
     cpu = (cpu_seconds(node.pid) - cpu) / seconds
     # What is still under way arrives, and then two reports count it.
     robot.frozen = True
@@ -93,7 +82,7 @@ def measure(node: wire.PolicyNode, robot: wire.Robot, seconds: float) -> int:
     print(f"{'input':20} {'sent':>6} {'received':>8} {'lost':>5} {'median us':>9} {'p99':>7} {'median us':>9} {'p99':>7}")
     for name in [*robot.cameras, "joint_states"]:
         reports = [
-            values_of(status) for array in robot.diagnostics for status in array.status if status.name == f"policy: {name}"
+            wire.values_of(status) for array in robot.diagnostics for status in array.status if status.name == f"policy: {name}"
         ]
         times = {key: [float(report[key]) for report in reports if key in report] for key in TIMES}
         callback, callback_p99, delivery, delivery_p99 = (statistics.median(times[key]) for key in TIMES)

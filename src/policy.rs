@@ -50,6 +50,8 @@ pub struct PolicyOptions {
 pub struct PolicyInfo {
     pub checkpoint: PathBuf,
     pub family: Family,
+    /// The weights were made by `pi0_tt synth`: the actions mean nothing.
+    pub synthetic: bool,
     pub geometry: Geometry,
     pub robot: String,
     pub backend: BackendInfo,
@@ -122,6 +124,7 @@ impl Policy {
             info: PolicyInfo {
                 checkpoint: checkpoint.dir,
                 family: checkpoint.family,
+                synthetic: checkpoint.synthetic,
                 geometry: checkpoint.geometry,
                 robot: profile.name,
                 backend: backend.describe(),

@@ -61,7 +61,7 @@ pub enum InferError {
     #[error("Cannot read the image {path}: {source}")]
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path}: {source}")]
-    Image { path: PathBuf, source: ObservationError },
+    Image { path: PathBuf, source: Box<ObservationError> },
     #[error(transparent)]
     Joints(#[from] ObservationError),
     #[error("No instruction was given and the robot profile has none. Give --instruction")]
@@ -97,6 +97,9 @@ pub fn run(args: &Args) -> Result<ExitCode, InferError> {
         steps: args.steps,
         threads: args.threads,
     })?;
+    if policy.info().synthetic {
+        tracing::warn!("The weights are SYNTHETIC: these actions mean nothing");
+    }
     let observation = observation(args, &policy)?;
     let chunk = policy.infer_at(&observation, args.index)?;
     if chunk.dropped_tokens > 0 {
@@ -126,7 +129,7 @@ fn observation(args: &Args, policy: &Policy) -> Result<Observation, InferError> 
         let format = if data.starts_with(b"\x89PNG") { "png" } else { "jpeg" };
         let image = CompressedImageView { format, data: &data }
             .decode()
-            .map_err(|source| InferError::Image { path: path.clone(), source })?;
+            .map_err(|source| InferError::Image { path: path.clone(), source: Box::new(source) })?;
         images.insert(slot.clone(), image);
     }
     let (names, values): (Vec<&str>, Vec<f64>) = args.joints.iter().map(|(name, value)| (name.as_str(), *value)).unzip();

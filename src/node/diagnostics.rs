@@ -9,7 +9,7 @@ use ros_env::{
 };
 
 use super::{
-    inference::{InferenceStatus, Shared},
+    inference::{InferenceStatus, Problem, Shared},
     inputs::{Input, Inputs},
     outputs::{Outputs, time_message},
 };
@@ -101,8 +101,8 @@ impl Reporter {
     fn inference(&self, status: &InferenceStatus, now: Instant) -> DiagnosticStatus {
         let overruns = status.overruns - self.before.overruns;
         let (level, message) = match &status.problem {
-            Some(problem) if status.waiting > self.before.waiting => (DiagnosticStatus::WARN, problem.clone()),
-            Some(problem) => (DiagnosticStatus::ERROR, problem.clone()),
+            Some(Problem::Waiting(inputs)) => (DiagnosticStatus::WARN, format!("Waiting for inputs. {inputs}")),
+            Some(Problem::Failed(error)) => (DiagnosticStatus::ERROR, error.clone()),
             None if overruns > 0 => {
                 (DiagnosticStatus::WARN, format!("{overruns} ticks found the inference still running. Lower inference.rate_hz"))
             }
@@ -128,6 +128,7 @@ impl Reporter {
                 ("total_ms", last.total),
             ];
             values.extend(stages.map(|(key, time)| value(key, milliseconds(time.as_secs_f64()))));
+            values.push(value("dropped_prompt_tokens", last.dropped_tokens));
         }
         self.status("inference", level, message, values)
     }

@@ -54,8 +54,17 @@ pub struct InferenceStatus {
     pub refused_observations: u64,
     pub refused_chunks: u64,
     /// Why there is no chunk now; `None` after a chunk.
-    pub problem: Option<String>,
+    pub problem: Option<Problem>,
     pub last: Option<LastChunk>,
+}
+
+/// What keeps the node from publishing chunks.
+#[derive(Clone, Debug)]
+pub enum Problem {
+    /// Inputs without a usable sample.
+    Waiting(String),
+    /// An inference that failed.
+    Failed(String),
 }
 
 /// Times of the newest chunk.
@@ -66,6 +75,7 @@ pub struct LastChunk {
     pub prefix: Duration,
     pub denoise: Duration,
     pub total: Duration,
+    pub dropped_tokens: usize,
 }
 
 /// What the tick and the thread share.
@@ -91,7 +101,7 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     pub fn new(inputs: Arc<Inputs>, shared: Shared, requests: SyncSender<Snapshot>) -> Self {
-        Self { inputs, shared, requests, log: ChangeLog::new(LOG_INTERVAL) }
+        Self { inputs, shared, requests, log: ChangeLog::new(LOG_INTERVAL, Instant::now()) }
     }
 
     /// Starts an inference on the newest samples, if none is running and every input has one.
@@ -113,7 +123,7 @@ impl Dispatcher {
                 let mut status = self.shared.status();
                 status.waiting += 1;
                 let problems: Vec<_> = problems.iter().map(|(input, problem)| format!("{input}: {problem}")).collect();
-                status.problem = Some(format!("Waiting for inputs. {}", problems.join("; ")));
+                status.problem = Some(Problem::Waiting(problems.join("; ")));
             }
         }
     }
@@ -150,24 +160,22 @@ impl Worker {
     /// Answers requests until the other side is dropped.
     pub fn run(mut self, requests: &Receiver<Snapshot>) {
         let joints = JointSelector::new(self.policy.state_joints());
-        let mut log = ChangeLog::new(LOG_INTERVAL);
+        let mut log = ChangeLog::new(LOG_INTERVAL, Instant::now());
         for snapshot in requests {
-            let result = self.infer(&joints, snapshot);
+            let result = self.infer(&joints, &mut log, snapshot);
             self.record(&mut log, result);
             self.shared.busy.store(false, Ordering::Release);
         }
     }
 
-    fn infer(&mut self, joints: &JointSelector, snapshot: Snapshot) -> Result<LastChunk, InferenceError> {
+    fn infer(&mut self, joints: &JointSelector, log: &mut ChangeLog, snapshot: Snapshot) -> Result<LastChunk, InferenceError> {
         let started = Instant::now();
         let observation = observe(joints, &snapshot)?;
         let decoded = started.elapsed();
         let mut chunk = self.policy.infer(&observation)?;
         CommandRows::check_model_output(&chunk.model_actions, chunk.action_dim)?;
         let rows = CommandRows::check(&chunk.joints, chunk.horizon, chunk.period, std::mem::take(&mut chunk.actions))?;
-        if chunk.dropped_tokens > 0 {
-            tracing::debug!("{} prompt tokens were cut off", chunk.dropped_tokens);
-        }
+        tell_truncation(log, &observation.instruction, chunk.dropped_tokens);
         let (observation_time, total_time) = (decoded + chunk.observation_time, started.elapsed());
         let last = last_chunk(&chunk, observation_time, total_time);
         let finished = Finished {
@@ -192,7 +200,7 @@ impl Worker {
             _ => {}
         }
         let mut status = self.shared.status();
-        status.problem = problem;
+        status.problem = problem.map(Problem::Failed);
         match result {
             Ok(last) => {
                 status.chunks += 1;
@@ -205,6 +213,14 @@ impl Worker {
             ) => status.refused_chunks += 1,
             Err(InferenceError::Input { .. } | InferenceError::Policy(_)) => status.refused_observations += 1,
         }
+    }
+}
+
+/// One line for each instruction that does not fit.
+fn tell_truncation(log: &mut ChangeLog, instruction: &str, dropped: usize) {
+    let problem = (dropped > 0).then_some(instruction);
+    if let (Some(Change::Problem), Some(text)) = (log.observe("prompt", problem, Instant::now()), problem) {
+        tracing::warn!("The instruction {text:?} is too long for the model: {dropped} tokens were cut off");
     }
 }
 
@@ -265,5 +281,12 @@ fn input_ages(snapshot: &Snapshot) -> Vec<(String, f64)> {
 
 fn last_chunk(chunk: &PolicyChunk, observation: Duration, total: Duration) -> LastChunk {
     let times = &chunk.times;
-    LastChunk { observation, vision: times.vision, prefix: times.prefix, denoise: times.steps.iter().sum(), total }
+    LastChunk {
+        observation,
+        vision: times.vision,
+        prefix: times.prefix,
+        denoise: times.steps.iter().sum(),
+        total,
+        dropped_tokens: chunk.dropped_tokens,
+    }
 }

@@ -61,10 +61,12 @@ impl Visit for EventText {
     }
 }
 
-/// At most one line per subject and interval, and only when its state changed.
+/// At most one line per subject and interval, and only when its state changed. In its first interval it says nothing: a node that starts
+/// has not found its peers yet.
 #[derive(Debug)]
 pub struct ChangeLog {
     interval: Duration,
+    started: Instant,
     subjects: BTreeMap<String, (Option<String>, Instant)>,
 }
 
@@ -78,15 +80,15 @@ pub enum Change {
 }
 
 impl ChangeLog {
-    pub fn new(interval: Duration) -> Self {
-        Self { interval, subjects: BTreeMap::new() }
+    pub fn new(interval: Duration, now: Instant) -> Self {
+        Self { interval, started: now, subjects: BTreeMap::new() }
     }
 
     /// Tells whether `problem` of `subject` (`None`: it is well) is worth a line at `now`. `problem` is a kind, without changing numbers.
     pub fn observe(&mut self, subject: &str, problem: Option<&str>, now: Instant) -> Option<Change> {
         match self.subjects.get_mut(subject) {
             None => {
-                let problem = problem?;
+                let problem = problem.filter(|_| now.duration_since(self.started) >= self.interval)?;
                 self.subjects.insert(subject.to_owned(), (Some(problem.to_owned()), now));
                 Some(Change::Problem)
             }
@@ -106,41 +108,51 @@ impl ChangeLog {
 mod tests {
     use super::*;
 
-    fn at(start: Instant, milliseconds: u64) -> Instant {
-        start + Duration::from_millis(milliseconds)
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A log whose first interval is over, and the time at which that is so.
+    fn log() -> (ChangeLog, Instant) {
+        let start = Instant::now();
+        (ChangeLog::new(SECOND, start), start + SECOND)
     }
 
     #[test]
     fn a_lasting_problem_is_told_once_and_its_end_once() {
-        let mut log = ChangeLog::new(Duration::from_secs(1));
-        let start = Instant::now();
+        let (mut log, start) = log();
         assert_eq!(log.observe("top", Some("stale"), start), Some(Change::Problem));
-        assert_eq!(log.observe("top", Some("stale"), at(start, 5000)), None);
-        assert_eq!(log.observe("top", None, at(start, 6000)), Some(Change::Recovered));
-        assert_eq!(log.observe("top", None, at(start, 9000)), None);
+        assert_eq!(log.observe("top", Some("stale"), start + 5 * SECOND), None);
+        assert_eq!(log.observe("top", None, start + 6 * SECOND), Some(Change::Recovered));
+        assert_eq!(log.observe("top", None, start + 9 * SECOND), None);
     }
 
     #[test]
     fn a_subject_that_was_always_well_says_nothing() {
-        let mut log = ChangeLog::new(Duration::from_secs(1));
-        assert_eq!(log.observe("top", None, Instant::now()), None);
+        let (mut log, start) = log();
+        assert_eq!(log.observe("top", None, start), None);
+    }
+
+    #[test]
+    fn inputs_that_come_within_the_first_second_are_not_missed() {
+        let start = Instant::now();
+        let mut log = ChangeLog::new(SECOND, start);
+        assert_eq!(log.observe("top", Some("missing"), start + SECOND / 2), None);
+        assert_eq!(log.observe("left", Some("missing"), start + SECOND / 2), None);
+        assert_eq!(log.observe("top", None, start + SECOND), None);
+        assert_eq!(log.observe("left", Some("missing"), start + SECOND), Some(Change::Problem));
     }
 
     #[test]
     fn a_flickering_input_gets_one_line_a_second() {
-        let mut log = ChangeLog::new(Duration::from_secs(1));
-        let start = Instant::now();
-        let lines = (0..10_000)
-            .filter(|&ms| log.observe("top", if ms % 2 == 0 { Some("stale") } else { None }, at(start, ms)).is_some())
-            .count();
+        let (mut log, start) = log();
+        let flicker = |ms: u32| if ms.is_multiple_of(2) { Some("stale") } else { None };
+        let lines = (0..10_000).filter(|&ms| log.observe("top", flicker(ms), start + ms * SECOND / 1000).is_some()).count();
         assert_eq!(lines, 10);
     }
 
     #[test]
     fn another_problem_of_the_same_subject_is_told() {
-        let mut log = ChangeLog::new(Duration::from_secs(1));
-        let start = Instant::now();
+        let (mut log, start) = log();
         log.observe("top", Some("missing"), start);
-        assert_eq!(log.observe("top", Some("encoding"), at(start, 1000)), Some(Change::Problem));
+        assert_eq!(log.observe("top", Some("encoding"), start + SECOND), Some(Change::Problem));
     }
 }

@@ -106,7 +106,7 @@ impl Folder {
 
     pub fn write_norm_stats(&self, name: &str, mean: &[f64], std: &[f64]) {
         let feature = serde_json::json!({"mean": mean, "std": std, "q01": mean, "q99": std});
-        self.write(name, &serde_json::json!({"norm_stats": {"state": feature, "actions": feature}}).to_string());
+        self.write(name, serde_json::json!({"norm_stats": {"state": feature, "actions": feature}}).to_string());
     }
 
     pub fn path(&self) -> &Path {

@@ -90,7 +90,9 @@ fn synthetic_side_files_have_the_fields_that_lerobot_writes() {
         let (mut ours, mut theirs) = (read(&folder.join(name)), read(&data("lerobot_ckpt").join(name)));
         for value in [&mut ours, &mut theirs] {
             // What depends on the robot, or says that these weights are synthetic.
-            for field in ["/input_features", "/action_feature_names", "/tags", "/steps/5/config/action_names", "/steps/6/config/features"] {
+            for field in
+                ["/input_features", "/action_feature_names", "/tags", "/steps/5/config/action_names", "/steps/6/config/features"]
+            {
                 value.pointer_mut(field).map(Value::take);
             }
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import subprocess
 
 import numpy as np
 import pytest
@@ -132,6 +133,23 @@ def test_the_same_seed_gives_the_same_chunks_after_a_restart(start_policy, robot
     assert not np.array_equal(first[0], other[0]), "The seed does not change the noise"
 
 
+def test_the_node_computes_what_the_command_line_computes(start_policy, robot, checkpoint, profile, tmp_path):
+    robot.joint_state.position = list(np.random.default_rng(8).uniform(-1, 1, len(JOINTS)))
+    expected = first_chunks(start_policy, robot, count=2, seed=11)
+    command = [wire.BINARIES / "pi0_tt", "infer", "--json", "--checkpoint", checkpoint, "--robot", profile, "--seed", "11"]
+    command += ["--instruction", INSTRUCTION]
+    command += ["--joints=" + ",".join(f"{name}={value!r}" for name, value in zip(JOINTS, robot.joint_state.position))]
+    for slot in CAMERAS:
+        picture = np.frombuffer(robot.images[slot].data, dtype=np.uint8).reshape(wire.HEIGHT, wire.WIDTH, 3)
+        (tmp_path / f"{slot}.png").write_bytes(wire.png(picture))
+        command += ["--image", f"{slot}={tmp_path / slot}.png"]
+    for index, (actions, chunk) in enumerate(zip(expected, robot.chunks)):
+        result = json.loads(subprocess.run([*command, "--index", str(index)], check=True, capture_output=True).stdout)
+        assert (result["seed"], result["index"]) == (11, index) == (chunk.seed, chunk.chunk_index)
+        np.testing.assert_array_equal(np.ravel(result["actions"]), actions)
+        np.testing.assert_array_equal(np.ravel(result["model_actions"]).astype(np.float32), np.array(chunk.model_actions))
+
+
 def test_a_new_instruction_changes_the_chunk(start_policy, robot):
     start_policy()
     robot.wait_until_matched()
@@ -143,6 +161,18 @@ def test_a_new_instruction_changes_the_chunk(start_policy, robot):
     assert not np.array_equal(before.actions, after.actions)
     ages = {age.name: age.age for age in after.input_ages}
     assert ages["instruction"] < 2.0
+
+
+def test_an_instruction_that_is_cut_off_is_told_once(start_policy, robot):
+    start_policy()
+    robot.wait_until_matched()
+    robot.say("transfer the cube " * 20)
+    assert robot.spin_until(lambda: robot.chunks and robot.chunks[-1].instruction.startswith("transfer the cube transfer"))
+    dropped = robot.chunks[-1].dropped_prompt_tokens
+    assert dropped > 0
+    robot.spin(1.5)
+    assert len(robot.logged(f"is too long for the model: {dropped} tokens were cut off")) == 1
+    assert wire.values_of(robot.status("inference"))["dropped_prompt_tokens"] == str(dropped)
 
 
 def test_images_and_joints_change_the_chunk(start_policy, make_robot):
@@ -162,17 +192,13 @@ def test_a_chunk_that_is_not_finite_is_refused_whole(start_policy, robot, checkp
     weights = bytearray((broken / "model.safetensors").read_bytes())
     (length,) = struct.unpack("<Q", weights[:8])
     begin, _ = json.loads(weights[8 : 8 + length])["model.action_out_proj.bias"]["data_offsets"]
-    # Joint 3 of every row.
+    # Joint 3 of every row; with a single denoise step it reaches no other.
     offset = 8 + length + begin + 3 * 4
     weights[offset : offset + 4] = np.float32("nan").tobytes()
     (broken / "model.safetensors").write_bytes(weights)
-    node = start_policy(checkpoint=str(broken))
-    status = robot.wait_for_status("inference", lambda status: int(values_of(status)["refused_chunks"]) >= 3)
+    node = start_policy(checkpoint=str(broken), denoise_steps=1)
+    status = robot.wait_for_status("inference", lambda status: int(wire.values_of(status)["refused_chunks"]) >= 3)
     assert status.level == DiagnosticStatus.ERROR
     assert JOINTS[3] in status.message
     assert not robot.trajectories and not robot.chunks
     assert node.alive()
-
-
-def values_of(status: DiagnosticStatus) -> dict[str, str]:
-    return {value.key: value.value for value in status.values}

@@ -41,7 +41,7 @@ def test_a_signal_does_not_wait_for_an_inference_that_runs_for_seconds(start_pol
     subprocess.run([wire.BINARIES / "pi0_tt", "synth", "--geometry", "small", checkpoint], check=True)
     node = start_policy(checkpoint=str(checkpoint), denoise_steps=1000, threads=1)
     status = robot.wait_for_status("inference", lambda status: "still running" in status.message)
-    assert {value.key: value.value for value in status.values}["chunks"] == "0"
+    assert wire.values_of(status)["chunks"] == "0"
     code, seconds = node.end(signal.SIGTERM)
     assert code == 0
     assert seconds < 2.0
@@ -108,7 +108,7 @@ def test_the_node_and_its_topics_can_be_renamed(start_policy, make_robot):
     assert list(chunks[0].joint_names) == JOINTS
     assert not robot.trajectories
     status = robot.wait_for_status(CAMERAS[0], lambda status: True)
-    assert {value.key: value.value for value in status.values}["topic"] == "/front/image_raw"
+    assert wire.values_of(status)["topic"] == "/front/image_raw"
 
 
 def test_in_simulated_time_inference_follows_the_clock(start_policy, robot):
@@ -157,13 +157,13 @@ def test_inputs_and_inference_are_counted_in_the_diagnostics(start_policy, robot
     robot.next_chunk()
     robot.spin(3.0)
     for name in [*CAMERAS, "joint_states"]:
-        values = {value.key: value.value for value in robot.status(name).values}
+        values = wire.values_of(robot.status(name))
         assert float(values["frequency_hz"]) == pytest.approx(30.0, rel=0.3)
         assert 0 < int(values["received"]) <= robot.sent[name]
         assert float(values["age_ms"]) < 500.0
         assert float(values["callback_us_median"]) <= float(values["callback_us_p99"])
         assert int(values["refused"]) == 0
-    values = {value.key: value.value for value in robot.status("inference").values}
+    values = wire.values_of(robot.status("inference"))
     assert 0 < int(values["chunks"]) <= len(robot.chunks) + 2
     assert values["device"]
     arrays = [array for array in robot.diagnostics if any(status.name.startswith("policy: ") for status in array.status)]

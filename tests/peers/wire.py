@@ -271,6 +271,17 @@ def seconds(time_message) -> float:
     return time_message.sec + time_message.nanosec * 1e-9
 
 
+def values_of(status: DiagnosticStatus) -> dict[str, str]:
+    return {value.key: value.value for value in status.values}
+
+
+def resident_megabytes(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"Process {pid} has no VmRSS")
+
+
 def parameter_value(value: object) -> ParameterValue:
     match value:
         case bool():

@@ -10,13 +10,13 @@ use multiversion::multiversion;
 fn exp(x: f32) -> f32 {
     // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
     const ROUND: f32 = 12_582_912.0;
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.0, 88.0);
     let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
     let r = x - n * LN2_HIGH - n * LN2_LOW;
     let mut p = 1.987_569_1e-4f32;
-    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         p = p * r + c;
     }
     let y = p * (r * r) + r + 1.0;
@@ -66,7 +66,7 @@ pub fn rms_norm(x: &[f32], gain: &[f32], out: &mut [f32]) {
 /// GELU with the tanh approximation: `0.5 x (1 + tanh(u))` written as `x / (1 + e^(-2u))`.
 #[inline(always)]
 fn gelu_value(x: f32) -> f32 {
-    let u = 0.797_884_56 * (x + 0.044_715 * x * x * x);
+    let u = 0.797_884_6 * (x + 0.044_715 * x * x * x);
     x / (1.0 + exp(-2.0 * u))
 }
 

@@ -55,6 +55,17 @@ pub enum Until {
     LastKeyValues,
 }
 
+/// What one forward pass is.
+#[derive(Clone, Copy)]
+pub struct Pass<'a> {
+    pub rows: &'a Rows,
+    /// Keys and values that come before the rows' own, layer by layer; empty for the prefix.
+    pub past: &'a [LayerCache],
+    pub until: Until,
+    /// Begins the names of the probe's tensors.
+    pub tag: &'a str,
+}
+
 impl RmsNorm {
     fn load(loader: &Loader<'_>, name: &str) -> Result<Self, BackendError> {
         Ok(Self { gain: loader.vector(&format!("{name}.weight"))?.iter().map(|weight| 1.0 + weight).collect() })
@@ -89,19 +100,11 @@ impl Gemma {
         })
     }
 
-    /// Runs `h[rows, width]` through the tower; keys are those of `past` followed by the rows' own.
+    /// Runs `h[rows, width]` through the tower; keys are those of `pass.past` followed by the rows' own.
     ///
-    /// `h` becomes the output of the final norm, when the pass goes `until` there. Each layer's own keys and values are handed to `keep`.
-    pub fn forward(
-        &self,
-        h: &mut Vec<f32>,
-        rows: &Rows,
-        past: &[LayerCache],
-        until: Until,
-        tag: &str,
-        probe: &mut dyn Probe,
-        mut keep: impl FnMut(LayerCache),
-    ) {
+    /// `h` becomes the output of the final norm, when the pass goes there. Each layer's own keys and values are handed to `keep`.
+    pub fn forward(&self, h: &mut Vec<f32>, pass: Pass<'_>, probe: &mut dyn Probe, mut keep: impl FnMut(LayerCache)) {
+        let Pass { rows, past, until, tag } = pass;
         let GemmaGeometry { width, heads, kv_heads, head_dim, mlp_width, .. } = self.geometry;
         let shape = Heads { heads, kv_heads, head_dim };
         let n = rows.positions.len();

@@ -19,7 +19,7 @@ use std::time::Instant;
 pub use probe::{NoProbe, Probe};
 
 use self::{
-    gemma::{Gemma, LayerCache, Until},
+    gemma::{Gemma, LayerCache, Pass, Until},
     linear::Linear,
     suffix::Suffix,
     vision::Vision,
@@ -199,7 +199,8 @@ impl Reference {
             Rows::All => Until::Output,
             Rows::Needed => Until::LastKeyValues,
         };
-        self.vlm.forward(&mut h, &sequence.prefix, &[], until, "prefix", probe, |cache| layers.push(cache));
+        let pass = Pass { rows: &sequence.prefix, past: &[], until, tag: "prefix" };
+        self.vlm.forward(&mut h, pass, probe, |cache| layers.push(cache));
         if until == Until::Output {
             probe.tensor("prefix.out", width, &h);
         }

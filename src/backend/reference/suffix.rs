@@ -8,7 +8,7 @@ use std::{
 use super::{
     Loader, Probe,
     elementwise::{add, silu},
-    gemma::{Gemma, LayerCache, Until},
+    gemma::{Gemma, LayerCache, Pass, Until},
     linear::{Linear, Product, products},
 };
 use crate::{
@@ -93,8 +93,8 @@ impl Suffix {
             self.action_time_mlp_out.forward(&hidden, &mut h[width..]);
             probe.tensor(&format!("step.{step}.suffix_embs"), width, &h);
 
-            let tag = format!("step.{step}");
-            self.expert.forward(&mut h, rows, prefix, Until::Output, &tag, probe, |_| ());
+            let pass = Pass { rows, past: prefix, until: Until::Output, tag: &format!("step.{step}") };
+            self.expert.forward(&mut h, pass, probe, |_| ());
             probe.tensor(&format!("step.{step}.suffix_out"), width, &h);
 
             self.action_out_proj.forward(&h[width..], &mut v);
