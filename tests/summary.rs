@@ -60,10 +60,10 @@ fn record(path: &Path) {
         let start = 0.5 * index as f64;
         bag.write_message(chunks, at(start + 0.1), &chunk(index, start)).unwrap();
     }
-    for (seconds, overruns) in [(1.0, "0"), (2.0, "3")] {
+    for (seconds, level, overruns) in [(1.0, 1, "0"), (2.0, 0, "3")] {
         let values = vec![KeyValue { key: "overruns".into(), value: overruns.into() }];
         let status =
-            DiagnosticStatus { level: 1, name: "policy: inference".into(), message: "late".into(), values, ..Default::default() };
+            DiagnosticStatus { level, name: "policy: inference".into(), message: "late".into(), values, ..Default::default() };
         bag.write_message(diagnostics, at(seconds), &DiagnosticArray { header: header(seconds), status: vec![status] }).unwrap();
     }
     for index in 0..60 {
@@ -103,13 +103,16 @@ fn it_tells_rates_stage_times_ages_diagnostics_and_first_rows() {
     let ages: Vec<_> = summary.input_ages.iter().map(|age| (age.name.as_str(), age.median, age.max)).collect();
     assert_eq!(ages, [("base_0_rgb", 0.03, 0.05), ("joint_states", 0.004, 0.004)]);
     let status = &summary.diagnostics["policy: inference"];
-    assert_eq!((status.level, status.values["overruns"].as_str()), (1, "3"));
+    assert_eq!((status.ok, status.reports, status.values["overruns"].as_str()), (1, 2, "3"));
+    assert_eq!(status.problem.as_deref(), Some("WARN, late"));
     assert_eq!(summary.first_chunk.joints, JOINTS);
     assert_eq!(summary.first_chunk.rows.len(), 5);
     assert_eq!(summary.first_chunk.rows[2], (0.1, vec![0.1, 2.0]));
 
     let text = summary.to_string();
-    for words in ["5 in 2.00 s, 2.00 per second", "base_0_rgb", "overruns", "WARN, late", "right_gripper"] {
+    for words in
+        ["5 in 2.00 s, 2.00 per second", "base_0_rgb", "overruns 3", "1 of 2", "policy: inference: WARN, late", "right_gripper"]
+    {
         assert!(text.contains(words), "{words:?} is not in\n{text}");
     }
 }

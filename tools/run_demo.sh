@@ -61,7 +61,8 @@ node=$!
 say "Playing $bag over DDS"
 maps=()
 for topic in /camera/base_0_rgb/image/compressed /joint_states /instruction; do maps+=(--map "$topic:=/policy$topic"); done
-target/release/bag_play "$bag" --output "$demo/output" "${maps[@]}" &
+# Half a second for the last chunk; after that the node would rightly report that its inputs are gone.
+target/release/bag_play "$bag" --output "$demo/output" --drain 0.5 "${maps[@]}" &
 player=$!
 wait -n -p ended "$node" "$player" && code=0 || code=$?
 if [[ $ended == "$node" ]]; then

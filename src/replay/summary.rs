@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     cdr,
     error::{CdrError, ReplayError},
-    messages::{ActionChunk, DiagnosticArray, JointState, MessageType},
+    messages::{ActionChunk, DiagnosticArray, DiagnosticStatus, JointState, MessageType},
     plot,
     reader::BagReader,
 };
@@ -25,18 +25,35 @@ pub struct Recording {
     path: PathBuf,
     /// Log time (nanoseconds) and chunk, in log-time order.
     chunks: Vec<(u64, ActionChunk)>,
-    /// Last diagnostics of each status name.
+    /// By status name.
     diagnostics: BTreeMap<String, Status>,
     /// Values of each joint over time, in seconds since the epoch.
     measured: BTreeMap<String, Vec<(f64, f64)>>,
 }
 
-/// A diagnostic status in short.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// What the diagnostics said under one name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Status {
-    pub level: u8,
-    pub message: String,
+    pub reports: usize,
+    pub ok: usize,
+    /// The last report that was not OK.
+    pub problem: Option<String>,
+    /// Values of the last report.
     pub values: BTreeMap<String, String>,
+}
+
+impl Status {
+    fn add(&mut self, report: DiagnosticStatus) {
+        self.reports += 1;
+        match report.level {
+            0 => self.ok += 1,
+            level => {
+                let level = ["OK", "WARN", "ERROR", "STALE"].get(usize::from(level)).unwrap_or(&"unknown level");
+                self.problem = Some(format!("{level}, {}", report.message));
+            }
+        }
+        self.values = report.values.into_iter().map(|value| (value.key, value.value)).collect();
+    }
 }
 
 /// The numbers of a recording. Times in seconds.
@@ -111,10 +128,9 @@ impl Recording {
                 recording.chunks.push((message.log_time, chunk));
             } else if Some(message.topic) == diagnostics_topic {
                 let array: DiagnosticArray = cdr::decode(&message.data).map_err(|error| wrong(DiagnosticArray::NAME, error))?;
-                recording.diagnostics.extend(array.status.into_iter().map(|status| {
-                    let values = status.values.into_iter().map(|value| (value.key, value.value)).collect();
-                    (status.name, Status { level: status.level, message: status.message, values })
-                }));
+                for report in array.status {
+                    recording.diagnostics.entry(report.name.clone()).or_default().add(report);
+                }
             }
         }
         recording.measured = match inputs {
@@ -240,11 +256,19 @@ impl fmt::Display for Summary {
         for age in &self.input_ages {
             writeln!(f, "  {:<22}{:>12.1}{:>12.1}", age.name, age.median * 1e3, age.max * 1e3)?;
         }
+        if !self.diagnostics.is_empty() {
+            writeln!(f, "\n  {:<22}{:>12}  counters at the end", "diagnostics", "reports OK")?;
+        }
         for (name, status) in &self.diagnostics {
-            let level = ["OK", "WARN", "ERROR", "STALE"].get(usize::from(status.level)).unwrap_or(&"?");
-            writeln!(f, "\n  last diagnostics of {name}: {level}, {}", status.message)?;
-            for (key, value) in &status.values {
-                writeln!(f, "    {key:<28}{value}")?;
+            // Names are "<node>: <subject>".
+            let subject = name.rsplit(": ").next().unwrap_or(name);
+            let counters = status.values.iter().filter(|(_, value)| value.parse::<u64>().is_ok());
+            let counters: Vec<_> = counters.map(|(key, value)| format!("{key} {value}")).collect();
+            writeln!(f, "  {subject:<22}{:>12}  {}", format!("{} of {}", status.ok, status.reports), counters.join(", "))?;
+        }
+        for (name, status) in &self.diagnostics {
+            if let Some(problem) = &status.problem {
+                writeln!(f, "  last problem of {name}: {problem}")?;
             }
         }
         writeln!(f, "\n  first rows of the first chunk, in the robot's units")?;

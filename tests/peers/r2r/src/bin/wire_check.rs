@@ -137,7 +137,7 @@ fn outputs(bag: &std::path::Path, node: &str) -> Checked<()> {
     for (topic, type_name) in
         [("action_chunk", "pi0_tt/msg/ActionChunk"), ("joint_trajectory", "trajectory_msgs/msg/JointTrajectory")]
     {
-        check_endpoint(&client, &format!("{node}/{topic}"), type_name, node)?;
+        check_endpoint(&mut client, &format!("{node}/{topic}"), type_name, node)?;
     }
     let heard = play_until(&mut client, &player, 1, |heard| Ok(heard[0].chunks.len() >= 5 && heard[0].trajectories.len() >= 5))?;
     let mut last_index = None;
@@ -153,15 +153,23 @@ fn outputs(bag: &std::path::Path, node: &str) -> Checked<()> {
 }
 
 /// One reliable, volatile publisher of the type, owned by the node.
-fn check_endpoint(client: &Client, topic: &str, type_name: &str, node: &str) -> Checked<()> {
-    let publishers = client.node().get_publishers_info_by_topic(topic, false).map_err(text)?;
-    let [publisher] = publishers.as_slice() else { return Err(format!("{topic} has {} publishers", publishers.len())) };
+fn check_endpoint(client: &mut Client, topic: &str, type_name: &str, node: &str) -> Checked<()> {
+    let start = Instant::now();
+    let publisher = loop {
+        let mut publishers = client.node().get_publishers_info_by_topic(topic, false).map_err(text)?;
+        let publisher = publishers.pop().filter(|_| publishers.is_empty()).ok_or(format!("{topic} has not one publisher"))?;
+        // Which node an endpoint belongs to is told after the endpoint itself.
+        if publisher.node_name != "_NODE_NAME_UNKNOWN_" || start.elapsed() > PATIENCE {
+            break publisher;
+        }
+        client.spin(Duration::from_millis(20));
+    };
     ensure(publisher.topic_type == type_name, || format!("{topic} has the type {}", publisher.topic_type))?;
     let owner = format!("{}/{}", publisher.node_namespace.trim_end_matches('/'), publisher.node_name);
     ensure(owner == node, || format!("{topic} is published by {owner}"))?;
     let qos = &publisher.qos_profile;
-    let expected = (ReliabilityPolicy::Reliable, DurabilityPolicy::Volatile);
-    ensure((qos.reliability, qos.durability) == expected, || format!("{topic} has the QoS {qos:?}"))
+    let as_expected = qos.reliability == ReliabilityPolicy::Reliable && qos.durability == DurabilityPolicy::Volatile;
+    ensure(as_expected, || format!("{topic} has the QoS {qos:?}"))
 }
 
 fn check_chunk(chunk: &ActionChunk, bag: &BagReader) -> Checked<()> {
@@ -246,8 +254,8 @@ fn isolation(bag: &std::path::Path, node: &str, other: &str) -> Checked<()> {
     listen(&mut client, node)?;
     listen(&mut client, other)?;
     let player = player(&mut client, &bag, node)?;
-    check_endpoint(&client, &format!("{node}/action_chunk"), "pi0_tt/msg/ActionChunk", node)?;
-    check_endpoint(&client, &format!("{other}/action_chunk"), "pi0_tt/msg/ActionChunk", other)?;
+    check_endpoint(&mut client, &format!("{node}/action_chunk"), "pi0_tt/msg/ActionChunk", node)?;
+    check_endpoint(&mut client, &format!("{other}/action_chunk"), "pi0_tt/msg/ActionChunk", other)?;
     let heard = play_until(&mut client, &player, 2, |heard| Ok(heard[0].chunks.len() >= 5))?;
     let others = heard[1].chunks.len() + heard[1].trajectories.len();
     ensure(others == 0, || format!("{other} published {others} messages without inputs"))
