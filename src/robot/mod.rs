@@ -70,7 +70,7 @@ pub enum CameraSlot {
     /// The robot has no such camera: the model does not attend to the slot.
     Absent,
     Present {
-        /// What the camera is called on this robot; the node's topics carry it.
+        /// What the camera is called on this robot, for people; topics carry the slot.
         name: String,
         /// The camera hangs upside down, or the checkpoint was trained on rotated images.
         rotate_180: bool,
