@@ -100,6 +100,11 @@ def test_a_bad_value_at_start_ends_the_node_with_the_reason(start_policy, name, 
     assert complaint in node.output()
 
 
+def test_the_parameter_file_of_the_package_is_accepted_and_later_arguments_override_it(start_policy, robot):
+    start_policy("--params-file", str(wire.REPOSITORY / "config" / "policy.yaml"))
+    robot.next_chunk()
+
+
 def test_the_rate_can_be_changed_while_the_node_runs(start_policy, robot):
     start_policy(**{"inference__rate_hz": 0.05})
     robot.wait_until_matched()
