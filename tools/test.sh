@@ -53,7 +53,8 @@ fi
 [[ -n ${PI0_TT_ROS_SHIM:-} ]] && "$PI0_TT_PYTHON" "$CMAKE_PREFIX_PATH/tools/fastdds/fastdds.py" shm clean >/dev/null
 
 say "Summary"
-skipped=$(grep -E '^(Skipped:|SKIPPED )' "$log" | sort -u || true)
+# Not at the start of a line where cargo tests one at a time: "test name ... Skipped: ".
+skipped=$(grep -oE '(\bSkipped: |^SKIPPED ).*' "$log" | sort -u || true)
 grep -E '^test result: ' "$log" || true
 grep -E '^=+ .*(passed|failed|error).* =+$' "$log" || true
 if [[ -n $skipped ]]; then

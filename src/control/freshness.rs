@@ -33,8 +33,8 @@ impl AgeLimit {
     }
 
     /// Age in seconds at `now` of the newest sample, whose stamp is `None` when the message carried none.
-    pub fn check(self, newest: Option<Option<Stamp>>, now: Stamp) -> Result<f64, NotUsable> {
-        let stamp = newest.ok_or(NotUsable::Missing)?.ok_or(NotUsable::Unstamped)?;
+    pub fn check(self, stamp: Option<Stamp>, now: Stamp) -> Result<f64, NotUsable> {
+        let stamp = stamp.ok_or(NotUsable::Unstamped)?;
         let age = now.seconds_since(stamp);
         if age < -CLOCK_TOLERANCE {
             Err(NotUsable::Future { ahead: -age })
@@ -54,7 +54,7 @@ mod tests {
 
     fn check(stamp: i64, now: i64) -> Result<f64, NotUsable> {
         AgeLimit::from_milliseconds(200.0)
-            .check(Some(Some(Stamp::from_nanoseconds(stamp * MILLISECOND))), Stamp::from_nanoseconds(now * MILLISECOND))
+            .check(Some(Stamp::from_nanoseconds(stamp * MILLISECOND)), Stamp::from_nanoseconds(now * MILLISECOND))
     }
 
     #[test]
@@ -76,10 +76,10 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_and_an_unstamped_sample_are_told_apart() {
+    fn a_sample_without_a_stamp_is_refused_at_every_time() {
         let limit = AgeLimit::from_milliseconds(200.0);
-        assert_eq!(limit.check(None, Stamp::from_nanoseconds(0)), Err(NotUsable::Missing));
-        assert_eq!(limit.check(Some(None), Stamp::from_nanoseconds(0)), Err(NotUsable::Unstamped));
+        assert_eq!(limit.check(None, Stamp::from_nanoseconds(0)), Err(NotUsable::Unstamped));
+        assert_eq!(limit.check(None, Stamp::from_nanoseconds(1 << 60)), Err(NotUsable::Unstamped));
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Reporter {
         status.push(self.input(&joint_states.input, topics.next(), joint_states.check(now), instant));
         status.push(self.input(&inputs.instruction.input, topics.next(), inputs.instruction.check(now), instant));
         let inference = self.shared.status().clone();
-        status.push(self.inference(&inference, instant));
+        status.push(self.inference(&inference, now, instant));
         self.before = inference;
         self.reported = instant;
         self.outputs
@@ -98,9 +98,13 @@ impl Reporter {
         self.status(input.name(), level, message, values)
     }
 
-    fn inference(&self, status: &InferenceStatus, now: Instant) -> DiagnosticStatus {
+    fn inference(&self, status: &InferenceStatus, clock: Stamp, now: Instant) -> DiagnosticStatus {
         let overruns = status.overruns - self.before.overruns;
         let (level, message) = match &status.problem {
+            // Only simulated time begins at zero.
+            _ if clock == Stamp::from_nanoseconds(0) => {
+                (DiagnosticStatus::WARN, "use_sim_time is set and nothing was received on /clock yet".to_owned())
+            }
             Some(Problem::Waiting(inputs)) => (DiagnosticStatus::WARN, format!("Waiting for inputs. {inputs}")),
             Some(Problem::Failed(error)) => (DiagnosticStatus::ERROR, error.clone()),
             None if overruns > 0 => {

@@ -112,15 +112,16 @@ impl<T> Input<T> {
         }
     }
 
-    /// Stamp of the newest sample: `None` when nothing was received, `Some(None)` when it has no stamp.
-    fn newest_stamp(&self) -> Option<Option<Stamp>> {
-        self.lock().newest.as_ref().map(|sample| sample.stamp)
+    fn newest(&self) -> Option<Arc<Sample<T>>> {
+        self.lock().newest.clone()
     }
 
-    fn take(&self) -> Option<Arc<Sample<T>>> {
+    /// An inference works with `sample`.
+    fn mark_taken(&self, sample: &Arc<Sample<T>>) {
         let mut state = self.lock();
-        state.taken = true;
-        state.newest.clone()
+        if state.newest.as_ref().is_some_and(|newest| Arc::ptr_eq(newest, sample)) {
+            state.taken = true;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -149,6 +150,12 @@ pub struct Taken<T> {
     pub age: f64,
 }
 
+impl<T> Taken<T> {
+    fn mark(&self) {
+        self.input.mark_taken(&self.sample);
+    }
+}
+
 /// One look at all inputs.
 pub struct Snapshot {
     pub stamp: Stamp,
@@ -167,12 +174,13 @@ pub struct Limited<T> {
 impl<T> Limited<T> {
     /// Age of the newest sample at `now`.
     pub fn check(&self, now: Stamp) -> Result<f64, NotUsable> {
-        AgeLimit::from_milliseconds(self.max_age_ms.get()).check(self.input.newest_stamp(), now)
+        self.look(now).map(|taken| taken.age)
     }
 
-    fn take(&self, now: Stamp) -> Result<Taken<T>, NotUsable> {
-        let age = self.check(now)?;
-        let sample = self.input.take().ok_or(NotUsable::Missing)?;
+    /// The newest sample, if it is usable at `now`.
+    fn look(&self, now: Stamp) -> Result<Taken<T>, NotUsable> {
+        let sample = self.input.newest().ok_or(NotUsable::Missing)?;
+        let age = AgeLimit::from_milliseconds(self.max_age_ms.get()).check(sample.stamp, now)?;
         Ok(Taken { input: self.input.clone(), sample, age })
     }
 }
@@ -188,12 +196,15 @@ impl Inputs {
     /// Takes the newest sample of every input, or tells for each input that has no usable one why.
     pub fn snapshot(&self, now: Stamp) -> Result<Snapshot, Vec<(String, NotUsable)>> {
         let mut problems = Vec::new();
-        let cameras =
-            self.cameras.iter().filter_map(|camera| note(camera.take(now), camera.input.name(), &mut problems)).collect();
-        let joint_states = note(self.joint_states.take(now), self.joint_states.input.name(), &mut problems);
-        let instruction = note(self.instruction.take(now), self.instruction.input.name(), &mut problems);
+        let cameras: Vec<_> =
+            self.cameras.iter().filter_map(|camera| note(camera.look(now), camera.input.name(), &mut problems)).collect();
+        let joint_states = note(self.joint_states.look(now), self.joint_states.input.name(), &mut problems);
+        let instruction = note(self.instruction.look(now), self.instruction.input.name(), &mut problems);
         match (joint_states, instruction) {
             (Some(joint_states), Some(instruction)) if problems.is_empty() => {
+                cameras.iter().for_each(Taken::mark);
+                joint_states.mark();
+                instruction.mark();
                 Ok(Snapshot { stamp: now, cameras, joint_states, instruction })
             }
             _ => Err(problems),
@@ -240,18 +251,18 @@ impl Instruction {
 
     /// Whether there is none yet.
     pub fn is_missing(&self) -> bool {
-        self.input.newest_stamp().is_none()
+        self.input.newest().is_none()
     }
 
     /// Seconds since the instruction arrived. A clock that jumped back makes it 0, not the future.
     pub fn check(&self, now: Stamp) -> Result<f64, NotUsable> {
-        let arrival = self.input.newest_stamp().flatten().ok_or(NotUsable::Missing)?;
-        Ok(now.seconds_since(arrival).max(0.0))
+        self.look(now).map(|taken| taken.age)
     }
 
-    fn take(&self, now: Stamp) -> Result<Taken<String>, NotUsable> {
-        let age = self.check(now)?;
-        let sample = self.input.take().ok_or(NotUsable::Missing)?;
+    fn look(&self, now: Stamp) -> Result<Taken<String>, NotUsable> {
+        let sample = self.input.newest().ok_or(NotUsable::Missing)?;
+        let arrival = sample.stamp.ok_or(NotUsable::Missing)?;
+        let age = now.seconds_since(arrival).max(0.0);
         Ok(Taken { input: self.input.clone(), sample, age })
     }
 }

@@ -38,8 +38,8 @@ pub enum ParameterError {
     NotSet { name: String, description: &'static str },
     #[error("Parameter {name}: {reason}")]
     Rejected { name: String, reason: String },
-    #[error("Parameter {name} has a value of the wrong type. {description}")]
-    Type { name: String, description: &'static str },
+    #[error("Parameter {name} has a value of the wrong type, it must be {expected}. {description}")]
+    Type { name: String, expected: &'static str, description: &'static str },
     #[error("Parameter {name} is out of range: {constraints}")]
     Range { name: String, constraints: String },
     #[error("Parameter {name} cannot be declared: {source}")]
@@ -260,11 +260,11 @@ impl<'a> Text<'a> {
     }
 
     fn read_only(self, node: &NodeState) -> Result<ReadOnlyParameter<Arc<str>>, ParameterError> {
-        self.builder(node).read_only().map_err(|source| explain(self.name, self.description, &self.constraints, source))
+        self.builder(node).read_only().map_err(|source| explain(self.name, TEXT, self.description, &self.constraints, source))
     }
 
     fn mandatory(self, node: &NodeState) -> Result<MandatoryParameter<Arc<str>>, ParameterError> {
-        self.builder(node).mandatory().map_err(|source| explain(self.name, self.description, &self.constraints, source))
+        self.builder(node).mandatory().map_err(|source| explain(self.name, TEXT, self.description, &self.constraints, source))
     }
 }
 
@@ -283,7 +283,7 @@ fn integer(
         .description(description)
         .constraints(constraints.as_str())
         .read_only()
-        .map_err(|source| explain(name, description, &constraints, source))
+        .map_err(|source| explain(name, INTEGER, description, &constraints, source))
 }
 
 fn number(
@@ -304,19 +304,30 @@ fn number(
             if (lower..=upper).contains(value) { Ok(()) } else { Err(format!("{value} is out of range: {lower} to {upper}")) }
         })
         .mandatory()
-        .map_err(|source| explain(name, description, &constraints, source))
+        .map_err(|source| explain(name, NUMBER, description, &constraints, source))
 }
 
 fn range<T: ParameterVariant + PartialOrd>(lower: T, upper: T) -> ParameterRange<T> {
     ParameterRange { lower: Some(lower), upper: Some(upper), step: None }
 }
 
+// What a value of each type looks like in a parameter file.
+const TEXT: &str = "text, in quotes if it looks like a number";
+const INTEGER: &str = "an integer";
+const NUMBER: &str = "a number with a decimal point, such as 10.0";
+
 /// rclrs does not name the parameter in its errors.
-fn explain(name: &str, description: &'static str, constraints: &str, source: DeclarationError) -> ParameterError {
+fn explain(
+    name: &str,
+    expected: &'static str,
+    description: &'static str,
+    constraints: &str,
+    source: DeclarationError,
+) -> ParameterError {
     let name = name.to_owned();
     match source {
         DeclarationError::NoValueAvailable => ParameterError::NotSet { name, description },
-        DeclarationError::OverrideValueTypeMismatch => ParameterError::Type { name, description },
+        DeclarationError::OverrideValueTypeMismatch => ParameterError::Type { name, expected, description },
         DeclarationError::InitialValueOutOfRange => ParameterError::Range { name, constraints: constraints.to_owned() },
         DeclarationError::InitialValueRejected(reason) => ParameterError::Rejected { name, reason },
         source => ParameterError::Declaration { name, source },

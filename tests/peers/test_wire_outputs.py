@@ -36,6 +36,8 @@ def test_every_topic_has_the_documented_type_and_qos(start_policy, robot):
         (publishers, robot.node.get_publishers_info_by_topic),
     ]:
         for topic, (type_name, reliability) in topics.items():
+            # Which node an endpoint belongs to is told after the endpoint itself.
+            assert robot.spin_until(lambda: any(info.node_name == "policy" for info in endpoints(topic))), topic
             (endpoint,) = [info for info in endpoints(topic) if info.node_name == "policy"]
             assert endpoint.topic_type == type_name
             assert endpoint.qos_profile.reliability == reliability, topic

@@ -85,7 +85,9 @@ def shared_policy(tmp_path_factory, checkpoint, profile):
         ("resize", "nearest", 'Parameter resize: "nearest" is not one of auto, openpi, lerobot'),
         ("instruction.qos_durability", "latched", 'Parameter instruction.qos_durability: "latched" is not one of volatile, transient_local'),
         ("seed", -1, "Parameter seed is out of range: 0 to 9223372036854775807"),
-        ("seed", "seven", "Parameter seed has a value of the wrong type"),
+        ("seed", "seven", "Parameter seed has a value of the wrong type, it must be an integer"),
+        ("inference.rate_hz", 10, "Parameter inference.rate_hz has a value of the wrong type, it must be a number with a decimal point"),
+        ("checkpoint", 7, "Parameter checkpoint has a value of the wrong type, it must be text"),
         ("denoise_steps", 1001, "Parameter denoise_steps is out of range: 0 to 1000"),
         ("inference.rate_hz", 0.0, "Parameter inference.rate_hz is out of range: 0.01 to 200"),
         ("instruction.default", "x" * 1025, "Parameter instruction.default: The instruction has 1025 bytes"),
@@ -96,6 +98,11 @@ def test_a_bad_value_at_start_ends_the_node_with_the_reason(start_policy, name, 
     node = start_policy(**{name.replace(".", "__"): value})
     assert node.wait(wire.PATIENCE) == 1
     assert complaint in node.output()
+
+
+def test_the_parameter_file_of_the_package_is_accepted_and_later_arguments_override_it(start_policy, robot):
+    start_policy("--params-file", str(wire.REPOSITORY / "config" / "policy.yaml"))
+    robot.next_chunk()
 
 
 def test_the_rate_can_be_changed_while_the_node_runs(start_policy, robot):

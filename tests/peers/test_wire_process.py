@@ -143,7 +143,7 @@ def test_in_simulated_time_inference_follows_the_clock(start_policy, robot):
     start_policy(use_sim_time=True, **{"inference__rate_hz": 5.0})
     robot.wait_until_matched()
     assert robot.spin_until(lambda: clock.get_subscription_count() > 0)
-    robot.spin(1.0)
+    robot.wait_for_status("inference", lambda status: "nothing was received on /clock" in status.message)
     assert not robot.chunks, "Inference ran although simulated time stands still"
     advance(3.0)
     assert robot.spin_until(lambda: robot.chunks)

@@ -48,7 +48,11 @@ PATIENCE = 20.0
 def ros_domain() -> Iterator[int]:
     """A ROS domain that no other test on this machine uses at the moment."""
     for domain in range(1, 102):
-        lock = open(Path(tempfile.gettempdir()) / f"ros_domain_{domain}.lock", "w")
+        try:
+            # Another user's file cannot be opened.
+            lock = open(Path(tempfile.gettempdir()) / f"ros_domain_{domain}.lock", "w")
+        except OSError:
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
