@@ -93,9 +93,9 @@ if [[ $(cat "$venv/kind" 2>/dev/null) != "$kind" ]]; then
   "$python" -m venv "${options[@]}" "$venv"
   echo "$kind" >"$venv/kind"
 fi
-say "Installing ${requirements[*]} (about 130 MB the first time)"
+say "Installing ${requirements[*]}"
 "$venv/bin/python" -m pip install --no-input --disable-pip-version-check "${requirements[@]/#/--requirement=}" >&2
-site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["platlib"])')
+site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
 site_of_prefix=${site#"$venv"/}
 
 # --- Fix-ups of the wheels -------------------------------------------------------------------------------------------------------------
