@@ -113,6 +113,8 @@ impl Dispatcher {
         match self.inputs.snapshot(now) {
             Ok(snapshot) => {
                 self.tell(&BTreeMap::new());
+                // The inference may take a while, and until it has ended nothing else would say that the inputs are there.
+                self.shared.status().problem.take_if(|problem| matches!(problem, Problem::Waiting(_)));
                 self.shared.busy.store(true, Ordering::Release);
                 // An error means that the thread has ended, which ends the node elsewhere.
                 let _ = self.requests.send(snapshot);

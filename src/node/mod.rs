@@ -161,6 +161,9 @@ fn serve_policy(
                 outputs.advertise(node, &opened.command_kinds)?;
                 let wired = Wiring::new(node, parameters, &opened, instruction.clone(), &shared, outputs, requests.clone())?;
                 tracing::info!("{}", wired.summary(&opened, parameters));
+                if opened.info.synthetic {
+                    tracing::warn!("The weights are SYNTHETIC: the commands mean nothing and must not reach a robot");
+                }
                 wiring = Some(wired);
             }
             Event::NotOpened(error) => return Err(error.into()),
@@ -279,7 +282,7 @@ impl Wiring {
     /// What the operator compares with the robot in front of him.
     fn summary(&self, opened: &Opened, parameters: &Parameters) -> String {
         let Opened { info, joints, time, .. } = opened;
-        let PolicyInfo { checkpoint, family, geometry, robot, backend, steps, seed } = info;
+        let PolicyInfo { checkpoint, family, geometry, robot, backend, steps, seed, synthetic: _ } = info;
         format!(
             "Ready after {:.1} s\n  checkpoint  {} ({family:?}), {} px images, chunks of {} rows, {steps} denoise steps, seed {seed}\n  \
              backend     {}, {}, {:.0} MB of weights\n  robot       {robot}, {} joints: {}\n  inputs      {}\n  \
