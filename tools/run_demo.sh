@@ -60,7 +60,7 @@ node=$!
 
 say "Playing $bag over DDS"
 maps=()
-for topic in /camera/base_0_rgb/image/compressed /joint_states /instruction; do maps+=(--map "$topic:=/policy$topic"); done
+for topic in /camera/base_0_rgb/image/compressed /joint_states /instruction; do maps+=(--map "$topic=/policy$topic"); done
 # Half a second for the last chunk; after that the node would rightly report that its inputs are gone.
 target/release/bag_play "$bag" --output "$demo/output" --drain 0.5 "${maps[@]}" &
 player=$!

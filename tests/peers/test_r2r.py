@@ -71,7 +71,7 @@ def test_bag_play_records_what_the_node_says(start_aloha, environment, tmp_path:
     start_aloha()
     output = tmp_path / "output"
     topics = ["/camera/base_0_rgb/image/compressed", "/joint_states", "/instruction"]
-    maps = [argument for topic in topics for argument in ("--map", f"{topic}:=/policy{topic}")]
+    maps = [argument for topic in topics for argument in ("--map", f"{topic}=/policy{topic}")]
     command = [R2R / "bag_play", BAG, "--output", output, "--rate", "1.5", *maps]
     played = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert played.returncode == 0, played.stderr

@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -27,7 +28,7 @@ pub enum ClientError {
     NoPublisher { topics: String, seconds: f64 },
     #[error("The clock is outside of the years that ROS time can hold")]
     Clock,
-    #[error("--map {0:?} is not BAG_TOPIC:=TOPIC")]
+    #[error("--map {0:?} is not BAG_TOPIC=TOPIC")]
     Remap(String),
     #[error("The bag has no topic {topic}. It has {found}")]
     NoTopic { topic: String, found: String },
@@ -87,7 +88,12 @@ impl Client {
 
     /// Waits at most `timeout` for something to arrive and gives all that did.
     pub fn spin(&mut self, timeout: Duration) -> Vec<Incoming> {
-        self.node.spin_once(timeout);
+        if self.subscriptions.is_empty() {
+            // rcl refuses to wait for nothing.
+            thread::sleep(timeout);
+        } else {
+            self.node.spin_once(timeout);
+        }
         let time = now();
         let mut incoming = Vec::new();
         for (index, subscription) in self.subscriptions.iter_mut().enumerate() {

@@ -21,7 +21,7 @@ impl FromStr for Remap {
     type Err = ClientError;
 
     fn from_str(text: &str) -> Result<Self, ClientError> {
-        match text.split_once(":=") {
+        match text.split_once('=') {
             Some((from, to)) if !from.is_empty() && !to.is_empty() => Ok(Self { from: from.into(), to: to.into() }),
             _ => Err(ClientError::Remap(text.into())),
         }

@@ -33,7 +33,7 @@ struct Args {
     #[arg(long, value_name = "NAME", default_value = "/policy")]
     node: String,
     /// Publish a topic of the bag under another name; can be repeated
-    #[arg(long = "map", value_name = "BAG_TOPIC:=TOPIC")]
+    #[arg(long = "map", value_name = "BAG_TOPIC=TOPIC")]
     maps: Vec<Remap>,
     /// Speed, 1 being that of the bag
     #[arg(long, default_value_t = 1.0, value_parser = positive)]
