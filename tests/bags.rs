@@ -1,5 +1,7 @@
 //! Bags: what is written is read again, what rosbags wrote is read, and damaged files are refused by name.
 
+mod common;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -13,7 +15,7 @@ use proptest::prelude::*;
 
 /// Rendered by tools/make_aloha_bag.py, written by Python rosbags.
 fn demo_bag() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/bags/aloha_transfer_cube")
+    common::data("bags/aloha_transfer_cube")
 }
 
 fn joint_state(at: u64, position: f64) -> JointState {

@@ -3,27 +3,15 @@
 //! `images.safetensors` is made by tools/golden_images.py; `resize_rows.safetensors` holds rows of what openpi (Pillow 12.3) and
 //! LeRobot 0.6.1 (torch 2.11) make of two images.
 
-use std::path::{Path, PathBuf};
+mod common;
 
 use pi0_tt::observation::{CompressedImageView, ImageView, JointSelector, ObservationError, ResizeKernel, Resizer, RgbImage};
 use proptest::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 
-/// A file of tests/data.
+/// The bytes of a file of tests/data.
 fn data(name: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)).unwrap()
-}
-
-/// A file of the large goldens, when they are there.
-fn large_golden(name: &str) -> Option<Vec<u8>> {
-    let folder = std::env::var_os("PI0_TT_GOLDEN")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden"), PathBuf::from);
-    let path = folder.join(name);
-    if !path.exists() {
-        println!("Skipped: {} is not there. Set PI0_TT_GOLDEN to the folder of the large goldens", path.display());
-        return None;
-    }
-    Some(std::fs::read(path).unwrap())
+    std::fs::read(common::data(name)).unwrap()
 }
 
 fn bytes<'a>(file: &'a SafeTensors, name: &str) -> &'a [u8] {
@@ -107,7 +95,8 @@ fn both_resizes_equal_pillow_and_torch_on_chosen_rows() {
 
 #[test]
 fn both_resizes_equal_pillow_and_torch_on_whole_images() {
-    let Some(file) = large_golden("extra/resize_golden.safetensors") else { return };
+    let Some(path) = common::golden("extra/resize_golden.safetensors") else { return };
+    let file = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&file).unwrap();
     for size in ["60x80", "180x320", "256x256", "400x640", "480x640", "641x479"] {
         check_resize(&file, size, &(0..224).collect::<Vec<_>>());

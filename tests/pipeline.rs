@@ -3,10 +3,9 @@
 //! `lerobot_ckpt` and `processor_io.safetensors` are LeRobot 0.6.1's: side files of a checkpoint, and what its pre- and postprocessor
 //! made of an observation and a chunk. `aloha_adapt.json` is made by tools/golden_robots.py.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+mod common;
+
+use std::{collections::BTreeMap, path::Path};
 
 use pi0_tt::{
     checkpoint::{Checkpoint, Dtype, OpenOptions, synthetic},
@@ -18,9 +17,7 @@ use safetensors::{SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
-}
+use common::data;
 
 fn write_weights(folder: &Path, geometry: &Geometry) {
     let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = synthetic::weights(geometry, Dtype::F32, |_| ())

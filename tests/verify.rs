@@ -49,7 +49,7 @@ fn the_published_size_holds_its_bounds() {
 
 #[test]
 fn a_single_wrong_value_is_named_and_gives_exit_code_one() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden_tiny");
+    let source = common::data("golden_tiny");
     let dir = tempfile::tempdir().unwrap();
     for name in ["inputs.safetensors", "meta.json"] {
         fs::copy(source.join(name), dir.path().join(name)).unwrap();

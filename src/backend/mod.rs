@@ -62,6 +62,8 @@ pub enum BackendError {
     NoCamera,
     #[error("The prompt has no tokens. An instruction always has at least its BOS token")]
     EmptyPrompt,
+    #[error("The prompt has {tokens} tokens and the model takes at most {slots}. Shorten the instruction")]
+    PromptLength { tokens: usize, slots: usize },
     #[error("Token id {id} is outside of the vocabulary of {vocab_size}. Does the tokenizer belong to this checkpoint?")]
     Token { id: u32, vocab_size: usize },
     #[error("The weights have no tensor {0}. Is the checkpoint complete?")]

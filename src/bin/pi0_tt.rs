@@ -1,6 +1,6 @@
 //! The command line of pi0_tt. Needs no ROS.
 
-use std::{error::Error, io, process::ExitCode};
+use std::{io, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use pi0_tt::cli;
@@ -30,13 +30,13 @@ fn main() -> ExitCode {
         .with_writer(io::stderr)
         .without_time()
         .init();
-    let outcome: Result<ExitCode, Box<dyn Error>> = match Cli::parse().command {
-        Command::Bench(args) => cli::bench::run(&args).map_err(Into::into),
-        Command::Infer(args) => cli::infer::run(&args).map_err(Into::into),
-        Command::Inspect(args) => cli::inspect::run(&args).map_err(Into::into),
-        Command::Summary(args) => cli::summary::run(&args).map_err(Into::into),
-        Command::Synth(args) => cli::synth::run(&args).map_err(Into::into),
-        Command::Verify(args) => cli::verify::run(&args).map_err(Into::into),
+    let outcome = match Cli::parse().command {
+        Command::Bench(args) => cli::bench::run(&args),
+        Command::Infer(args) => cli::infer::run(&args),
+        Command::Inspect(args) => cli::inspect::run(&args),
+        Command::Summary(args) => cli::summary::run(&args),
+        Command::Synth(args) => cli::synth::run(&args),
+        Command::Verify(args) => cli::verify::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("{error}");

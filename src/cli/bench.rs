@@ -1,16 +1,17 @@
 //! `pi0_tt bench`: where the time of an inference goes.
 
-use std::{fs, path::PathBuf, process::ExitCode, time::Instant};
+use std::{fmt::Write, fs, path::PathBuf, process::ExitCode, time::Instant};
 
 use clap::ValueEnum;
 use serde::Serialize;
 
+use super::CliError;
 use crate::{
     backend::{
-        Backend, BackendError,
+        Backend,
         reference::{Reference, ReferenceOptions},
     },
-    checkpoint::{Checkpoint, CheckpointError, Dtype, synthetic},
+    checkpoint::{Checkpoint, Dtype, synthetic},
     model::{Camera, DenoiseRequest, Geometry, ModelInputs, Prompt, noise},
     progress,
 };
@@ -23,23 +24,23 @@ pub struct Args {
     /// tiny, small, base (the published sizes), or a checkpoint folder
     #[arg(long, value_name = "NAME|DIR", default_value = "base")]
     geometry: String,
-    /// Number format of synthetic weights
+    /// Number format of synthetic weights; a checkpoint keeps its own
     #[arg(long, value_enum, default_value_t = WeightFormat::F32)]
     dtype: WeightFormat,
     /// Cameras that are present
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = super::positive())]
     cameras: usize,
-    /// Prompt tokens
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    tokens: usize,
+    /// Prompt tokens [default: 20, or as many as a smaller model takes]
+    #[arg(long, value_name = "N", value_parser = super::positive())]
+    tokens: Option<usize>,
     /// Euler steps
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = super::steps())]
     steps: usize,
     /// Threads of the backend [default: all cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::positive())]
     threads: Option<usize>,
     /// Inferences that are counted, each with other inputs
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = super::positive())]
     runs: usize,
     /// Print JSON instead of a table
     #[arg(long)]
@@ -53,18 +54,6 @@ pub struct Args {
 enum WeightFormat {
     F32,
     Bf16,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum BenchError {
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    #[error(transparent)]
-    Backend(#[from] BackendError),
-    #[error("{0} inferences cannot be timed. Ask for at least one")]
-    NoRuns(usize),
-    #[error("Cannot read {path}: {reason}")]
-    Against { path: PathBuf, reason: String },
 }
 
 /// One stage over all runs, in seconds.
@@ -92,21 +81,22 @@ struct Outcome {
     peak_memory_gb: Option<f64>,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode, BenchError> {
-    if args.runs == 0 {
-        return Err(BenchError::NoRuns(args.runs));
-    }
+pub fn run(args: &Args) -> Result<ExitCode, CliError> {
     let against = args.against.as_ref().map(read_against).transpose()?;
     let outcome = measure(args)?;
     if args.json {
-        println!("{}", serde_json::json!(outcome));
+        super::print(format_args!("{}\n", serde_json::json!(outcome)))?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!(
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
         "{} ({}), {} cameras, {} prompt tokens, {} steps, {} runs after a warm-up",
         outcome.device, outcome.dtypes, outcome.cameras, outcome.tokens, outcome.steps, outcome.runs
     );
-    println!(
+    let _ = writeln!(
+        text,
         "{:<14} {:>9} {:>9} {:>9} {:>10} {:>8} {:>10}",
         "stage", "min s", "p50 s", "p90 s", "GFLOP/s", "of peak", "vs LeRobot"
     );
@@ -117,17 +107,19 @@ pub fn run(args: &Args) -> Result<ExitCode, BenchError> {
             .and_then(|against| against.get(stage.name))
             .map_or_else(|| "-".to_owned(), |seconds| format!("{:.2}", stage.min / seconds));
         let Stage { name, min, p50, p90, .. } = stage;
-        println!(
+        let _ = writeln!(
+            text,
             "{name:<14} {min:>9.3} {p50:>9.3} {p90:>9.3} {rate:>10.1} {:>7.0}% {ratio:>10}",
             100.0 * rate / outcome.peak_gflops
         );
     }
     let memory = outcome.peak_memory_gb.map_or_else(|| "unknown".to_owned(), |gb| format!("{gb:.2} GB"));
-    println!("peak of this machine {:.0} GFLOP/s, peak memory {memory}", outcome.peak_gflops);
+    let _ = writeln!(text, "peak of this machine {:.0} GFLOP/s, peak memory {memory}", outcome.peak_gflops);
+    super::print(text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(args: &Args) -> Result<Outcome, BenchError> {
+fn measure(args: &Args) -> Result<Outcome, CliError> {
     let (geometry, weights) = match Geometry::preset(&args.geometry) {
         Some(geometry) => {
             let dtype = match args.dtype {
@@ -147,10 +139,11 @@ fn measure(args: &Args) -> Result<Outcome, BenchError> {
     let mut model = Reference::new(geometry, &weights, ReferenceOptions { threads: args.threads, ..Default::default() })?;
     drop(weights);
 
+    let tokens = args.tokens.unwrap_or(geometry.prompt_slots.min(20));
     let bar = progress::bar("Inferences", args.runs as u64 + 1);
     let mut times = Vec::new();
     for index in 0..=args.runs {
-        let inputs = inputs(&geometry, args, index as u64);
+        let inputs = inputs(&geometry, args.cameras, tokens, index as u64);
         let request = DenoiseRequest { noise: noise(0, index as u64, geometry.horizon * geometry.action_dim), steps: args.steps };
         let start = Instant::now();
         let prefix = model.prefix(&inputs)?;
@@ -163,7 +156,7 @@ fn measure(args: &Args) -> Result<Outcome, BenchError> {
         }
     }
     bar.finish_and_clear();
-    let flops = geometry.flops(args.cameras, args.tokens);
+    let flops = geometry.flops(args.cameras, tokens);
     let gflop = [flops.vision, flops.prefix, flops.step, flops.total(args.steps)].map(|flops| flops / 1e9);
     let stages = ["SigLIP", "prefix", "denoise step", "total"]
         .into_iter()
@@ -181,7 +174,7 @@ fn measure(args: &Args) -> Result<Outcome, BenchError> {
         device: info.device,
         dtypes: info.dtypes,
         cameras: args.cameras,
-        tokens: args.tokens,
+        tokens,
         steps: args.steps,
         runs: args.runs,
         stages,
@@ -191,12 +184,12 @@ fn measure(args: &Args) -> Result<Outcome, BenchError> {
 }
 
 /// Inputs that differ from run to run.
-fn inputs(geometry: &Geometry, args: &Args, index: u64) -> ModelInputs {
+fn inputs(geometry: &Geometry, cameras: usize, tokens: usize, index: u64) -> ModelInputs {
     let pixels = 3 * geometry.vision.image_size.pow(2);
     let camera = |slot: usize| Camera::Present(synthetic::uniform(&format!("bench.{index}.{slot}"), pixels));
     ModelInputs {
-        cameras: (0..args.cameras).map(camera).collect(),
-        prompt: Prompt { ids: (0..args.tokens as u32).map(|slot| (2 + slot) % geometry.vocab_size as u32).collect() },
+        cameras: (0..cameras).map(camera).collect(),
+        prompt: Prompt { ids: (0..tokens as u32).map(|slot| (2 + slot) % geometry.vocab_size as u32).collect() },
         state: synthetic::uniform(&format!("bench.{index}.state"), geometry.state_dim),
     }
 }
@@ -210,8 +203,8 @@ fn peak_memory_gb() -> Option<f64> {
 }
 
 /// The fastest seconds of each stage in LeRobot's runs, by our stage names.
-fn read_against(path: &PathBuf) -> Result<std::collections::BTreeMap<&'static str, f64>, BenchError> {
-    let failed = |reason: String| BenchError::Against { path: path.clone(), reason };
+fn read_against(path: &PathBuf) -> Result<std::collections::BTreeMap<&'static str, f64>, CliError> {
+    let failed = |reason: String| CliError::Against { path: path.clone(), reason };
     let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
     let json: serde_json::Value = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
     let runs = json["runs"].as_array().ok_or_else(|| failed("it has no \"runs\"".into()))?;

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, fmt::Write, fs, path::PathBuf, process::ExitCod
 
 use serde::Serialize;
 
+use super::CliError;
 use crate::{
-    observation::{CompressedImageView, Observation, ObservationError, ResizeKernel},
-    policy::{BackendKind, Policy, PolicyChunk, PolicyError, PolicyOptions},
-    robot::{self, RobotError},
+    observation::{CompressedImageView, JointSelector, Observation, ObservationError, ResizeKernel},
+    policy::{BackendKind, Policy, PolicyChunk, PolicyOptions},
+    robot,
 };
 
 /// Compute one chunk of actions from image files and joint values
@@ -22,12 +23,13 @@ pub struct Args {
     /// Image of a camera slot, JPEG or PNG; once for each camera
     #[arg(long = "image", value_name = "SLOT=FILE", value_parser = parse_pair::<PathBuf>)]
     images: Vec<(String, PathBuf)>,
-    /// Value of a joint as sensor_msgs/JointState gives it (rad or m), separated by commas; negative values need the = of --joints=
-    #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',', value_parser = parse_pair::<f64>)]
+    /// Values of the joints of the profile's state as sensor_msgs/JointState gives them (rad or m), separated by commas
+    #[arg(long, value_name = "NAME=VALUE,...", value_delimiter = ',', value_parser = parse_pair::<f64>)]
     joints: Vec<(String, f64)>,
     /// What the robot is to do [default: the profile's instruction]
     #[arg(long)]
     instruction: Option<String>,
+    /// What computes
     #[arg(long, value_enum, default_value_t = BackendKind::Reference)]
     backend: BackendKind,
     /// tokenizer.json or SentencePiece model, when the checkpoint folder has none
@@ -46,30 +48,14 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     index: u64,
     /// Euler steps [default: the checkpoint's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::steps())]
     steps: Option<usize>,
     /// Threads of the backend [default: all cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::positive())]
     threads: Option<usize>,
     /// Print every row and the model's own output as JSON instead of a table of the first rows
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum InferError {
-    #[error("Cannot read the image {path}: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("{path}: {source}")]
-    Image { path: PathBuf, source: Box<ObservationError> },
-    #[error(transparent)]
-    Joints(#[from] ObservationError),
-    #[error("No instruction was given and the robot profile has none. Give --instruction")]
-    NoInstruction,
-    #[error(transparent)]
-    Robot(#[from] RobotError),
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
 }
 
 /// A chunk for programs.
@@ -85,7 +71,7 @@ struct Json<'a> {
     dropped_prompt_tokens: usize,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode, InferError> {
+pub fn run(args: &Args) -> Result<ExitCode, CliError> {
     let mut policy = Policy::open(&PolicyOptions {
         checkpoint: args.checkpoint.clone(),
         robot: robot::find(&args.robot)?,
@@ -115,26 +101,32 @@ pub fn run(args: &Args) -> Result<ExitCode, InferError> {
             model_actions: chunk.model_actions.chunks(chunk.action_dim).collect(),
             dropped_prompt_tokens: chunk.dropped_tokens,
         };
-        println!("{}", serde_json::json!(json));
+        super::print(format_args!("{}\n", serde_json::json!(json)))?;
     } else {
-        print!("{}", table(&policy, &chunk));
+        super::print(table(&policy, &chunk))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn observation(args: &Args, policy: &Policy) -> Result<Observation, InferError> {
+fn observation(args: &Args, policy: &Policy) -> Result<Observation, CliError> {
     let mut images = BTreeMap::new();
     for (slot, path) in &args.images {
-        let data = fs::read(path).map_err(|source| InferError::Read { path: path.clone(), source })?;
+        let data = fs::read(path).map_err(|source| CliError::Read { path: path.clone(), source })?;
         let format = if data.starts_with(b"\x89PNG") { "png" } else { "jpeg" };
         let image = CompressedImageView { format, data: &data }
             .decode()
-            .map_err(|source| InferError::Image { path: path.clone(), source: Box::new(source) })?;
-        images.insert(slot.clone(), image);
+            .map_err(|source| CliError::Image { path: path.clone(), source: Box::new(source) })?;
+        if images.insert(slot.clone(), image).is_some() {
+            return Err(CliError::SlotTwice(slot.clone()));
+        }
     }
     let (names, values): (Vec<&str>, Vec<f64>) = args.joints.iter().map(|(name, value)| (name.as_str(), *value)).unzip();
-    let joints = crate::observation::JointSelector::new(policy.state_joints()).select(&names, &values)?;
-    let instruction = args.instruction.as_deref().or(policy.default_instruction()).ok_or(InferError::NoInstruction)?;
+    let joints = JointSelector::new(policy.state_joints()).select(&names, &values).map_err(|error| match error {
+        ObservationError::NoJoints => CliError::MissingJoints(policy.state_joints().to_vec()),
+        ObservationError::MissingJoints { missing, .. } => CliError::MissingJoints(missing),
+        other => CliError::Joints(other),
+    })?;
+    let instruction = args.instruction.as_deref().or(policy.default_instruction()).ok_or(CliError::NoInstruction)?;
     Ok(Observation { images, joints, instruction: instruction.to_owned() })
 }
 

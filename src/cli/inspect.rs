@@ -1,11 +1,8 @@
 //! `pi0_tt inspect`: what a checkpoint folder holds and what is wrong with it.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
+use super::CliError;
 use crate::checkpoint::{OpenOptions, inspect::inspect};
 
 /// Show what a checkpoint folder holds: family, geometry, parameters, statistics, tokenizer, and everything that is missing or wrong
@@ -26,15 +23,13 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: &Args) -> io::Result<ExitCode> {
+pub fn run(args: &Args) -> Result<ExitCode, CliError> {
     let options = OpenOptions { tokenizer: args.tokenizer.clone(), norm_stats: args.norm_stats.clone() };
     let report = inspect(&args.dir, &options);
-    // A reader may close the pipe early (`| head`), which println! would answer with a panic.
-    let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+        super::print_json(&report)?;
     } else {
-        writeln!(out, "{report}")?;
+        super::print(format_args!("{report}\n"))?;
     }
     Ok(if report.usable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -3,8 +3,41 @@
 //! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 refused or different, 2 usage.
 
 pub mod bench;
+mod error;
 pub mod infer;
 pub mod inspect;
 pub mod summary;
 pub mod synth;
 pub mod verify;
+
+use std::{
+    fmt,
+    io::{self, ErrorKind, Write},
+};
+
+pub use error::CliError;
+
+/// Writes a result to standard output. A reader who closed the pipe (`| head`) has seen enough, which is no error.
+fn print(result: impl fmt::Display) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    match write!(out, "{result}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CliError::Output(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a result as JSON, indented and with its fields in their order.
+fn print_json(result: &impl serde::Serialize) -> Result<(), CliError> {
+    let json = serde_json::to_string_pretty(result).map_err(|error| CliError::Output(error.into()))?;
+    print(json + "\n")
+}
+
+/// A whole number of at least 1 (clap's ranges are of u64).
+fn positive() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(1..)
+}
+
+/// A number of Euler steps, with the limit that checkpoints and the node's parameter have.
+fn steps() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(1..=1000)
+}

@@ -2,9 +2,10 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use super::CliError;
 use crate::replay::{ReplayError, messages::ActionChunk, messages::MessageType, summary::Recording};
 
-/// Shows what a policy node did in a recorded bag: chunk rate, stage times, input ages, diagnostics and commands
+/// Show what a policy node did in a recorded bag: chunk rate, stage times, input ages, diagnostics and commands
 #[derive(clap::Args)]
 pub struct Args {
     /// Bag with the node's action chunks: a rosbag2 folder or an .mcap file
@@ -21,7 +22,7 @@ pub struct Args {
 }
 
 /// Prints the summary. A bag without a single chunk is an error.
-pub fn run(args: &Args) -> Result<ExitCode, ReplayError> {
+pub fn run(args: &Args) -> Result<ExitCode, CliError> {
     let recording = Recording::read(&args.bag, args.inputs.as_deref())?;
     let summary = recording.summary().ok_or_else(|| ReplayError::Missing {
         path: args.bag.clone(),
@@ -29,10 +30,9 @@ pub fn run(args: &Args) -> Result<ExitCode, ReplayError> {
         found: "its topic, with no message on it".into(),
     })?;
     if args.json {
-        let json = serde_json::to_string_pretty(&summary);
-        println!("{}", json.map_err(|error| ReplayError::Write { path: args.bag.clone(), reason: error.to_string() })?);
+        super::print_json(&summary)?;
     } else {
-        print!("{summary}");
+        super::print(&summary)?;
     }
     if let Some(svg) = &args.svg {
         recording.draw(svg)?;

@@ -2,11 +2,9 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use super::CliError;
 use crate::{
-    checkpoint::{
-        CheckpointError,
-        synth::{Precision, weight_bytes, write_synthetic},
-    },
+    checkpoint::synth::{Precision, weight_bytes, write_synthetic},
     model::Geometry,
     progress,
 };
@@ -33,7 +31,7 @@ enum Size {
     Base,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode, CheckpointError> {
+pub fn run(args: &Args) -> Result<ExitCode, CliError> {
     let geometry = match args.geometry {
         Size::Tiny => Geometry::tiny(),
         Size::Small => Geometry::small(),
@@ -43,6 +41,6 @@ pub fn run(args: &Args) -> Result<ExitCode, CheckpointError> {
     write_synthetic(&args.dir, &geometry, args.dtype, |bytes| bar.inc(bytes))?;
     bar.finish_and_clear();
     eprintln!("Wrote SYNTHETIC weights ({} parameters): the actions of this checkpoint mean nothing", geometry.parameters());
-    println!("{}", args.dir.display());
+    super::print(format_args!("{}\n", args.dir.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,8 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use crate::verify::{VerifyError, verify};
+use super::CliError;
+use crate::verify::verify;
 
 /// Compare the reference backend with golden tensors made by LeRobot's own pi0
 ///
@@ -14,15 +15,15 @@ pub struct Args {
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
     golden: Vec<PathBuf>,
     /// Threads of the backend [default: all cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::positive())]
     threads: Option<usize>,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode, VerifyError> {
+pub fn run(args: &Args) -> Result<ExitCode, CliError> {
     let mut passed = true;
     for dir in &args.golden {
         let report = verify(dir, args.threads)?;
-        println!("{report}\n");
+        super::print(format_args!("{report}\n\n"))?;
         passed &= report.passed();
     }
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

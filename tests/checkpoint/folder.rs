@@ -17,6 +17,8 @@ use safetensors::{Dtype, SafeTensors, View};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::common::data;
+
 /// A tensor as a safetensors file holds it.
 #[derive(Clone)]
 pub struct Raw {
@@ -162,11 +164,6 @@ impl Folder {
         assert_eq!(causes.len(), 1, "{causes:#?}");
         causes.remove(0)
     }
-}
-
-/// A file under tests/data.
-pub fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
 /// Asserts that an expression matches a pattern, showing the value where it does not.

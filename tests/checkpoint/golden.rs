@@ -1,10 +1,6 @@
 //! Against what LeRobot 0.6.1 itself wrote and computed.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use pi0_tt::{
     checkpoint::{
@@ -15,19 +11,10 @@ use pi0_tt::{
 };
 use serde_json::Value;
 
-use super::folder::{Folder, Raw, data, read_tensors};
-
-/// Golden sets of the reference implementations, when they are on this machine.
-fn golden(name: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("PI0_TT_GOLDEN")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden"), PathBuf::from);
-    let dir = root.join(name);
-    if !dir.is_dir() {
-        println!("skipped: {} is not there (set PI0_TT_GOLDEN)", dir.display());
-        return None;
-    }
-    Some(dir)
-}
+use super::{
+    common::{data, golden},
+    folder::{Folder, Raw, read_tensors},
+};
 
 #[test]
 fn lerobots_own_checkpoints_open_with_their_geometry() {

@@ -4,7 +4,10 @@ use pi0_tt::checkpoint::{Checkpoint, CheckpointError, OpenOptions, inspect::insp
 use proptest::prelude::*;
 use safetensors::SafeTensorError;
 
-use super::folder::{Folder, assert_matches, data};
+use super::{
+    common::data,
+    folder::{Folder, assert_matches},
+};
 
 /// A file with the given header and `data` bytes after it.
 fn file(header: &str, data: usize) -> Vec<u8> {

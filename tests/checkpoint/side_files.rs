@@ -11,7 +11,8 @@ use pi0_tt::model::Geometry;
 use serde_json::{Value, json};
 
 use super::{
-    folder::{Folder, Raw, assert_matches, data},
+    common::data,
+    folder::{Folder, Raw, assert_matches},
     weights::small_openpi,
 };
 

@@ -23,6 +23,11 @@ pub fn golden(name: &str) -> Option<PathBuf> {
     None
 }
 
+/// A file or folder of tests/data.
+pub fn data(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
 /// Inputs with two cameras and a masked third.
 pub fn model_inputs(geometry: &Geometry) -> ModelInputs {
     let pixels = 3 * geometry.vision.image_size.pow(2);

@@ -231,7 +231,7 @@ impl Reference {
             return Err(BackendError::EmptyPrompt);
         }
         if ids.len() > geometry.prompt_slots {
-            return Err(BackendError::Shape { what: "The prompt".into(), found: ids.len(), expected: geometry.prompt_slots });
+            return Err(BackendError::PromptLength { tokens: ids.len(), slots: geometry.prompt_slots });
         }
         match ids.iter().find(|&&id| id as usize >= geometry.vocab_size) {
             Some(&id) => Err(BackendError::Token { id, vocab_size: geometry.vocab_size }),
