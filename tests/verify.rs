@@ -72,6 +72,30 @@ fn a_single_wrong_value_is_named_and_gives_exit_code_one() {
 }
 
 #[test]
+fn a_stored_tensor_that_is_not_compared_is_named_and_fails() {
+    let source = common::data("golden_tiny");
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["inputs.safetensors", "meta.json"] {
+        fs::copy(source.join(name), dir.path().join(name)).unwrap();
+    }
+    let bytes = fs::read(source.join("intermediates.safetensors")).unwrap();
+    let golden = SafeTensors::deserialize(&bytes).unwrap();
+    let write = |keep: &dyn Fn(&str) -> bool| {
+        let mut tensors: Vec<_> = golden.tensors().into_iter().filter(|(name, _)| keep(name)).collect();
+        tensors.push(("prefix.surplus".into(), golden.tensor("state_padded").unwrap()));
+        safetensors::serialize_to_file(tensors, None, &dir.path().join("intermediates.safetensors")).unwrap();
+    };
+    write(&|_| true);
+    let (text, code) = run(&[dir.path()]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("prefix.surplus is in the golden set and was not compared"), "{text}");
+    assert_eq!(text.matches("FAILED").count(), 2, "{text}");
+
+    write(&|name| !name.ends_with("actions"));
+    assert!(matches!(verify(dir.path(), None), Err(VerifyError::NoRuns(_))));
+}
+
+#[test]
 fn a_folder_without_a_golden_set_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(verify(dir.path(), None), Err(VerifyError::NoGolden(_))));

@@ -71,6 +71,8 @@ pub enum CheckpointError {
     Contradiction { first: String, first_value: String, second: String, second_value: String },
     #[error("{what} cannot be found out from the tensors: {reason}. Put a meta.json with the geometry beside config.json")]
     Geometry { what: &'static str, reason: String },
+    #[error("The action expert is {width} wide, and its time embedding needs an even width. Is this a pi0?")]
+    OddExpert { width: usize },
 
     // Processors
     #[error("{path}: step {index} is {name:?}, which is not known. Leaving a step out would give wrong actions")]

@@ -103,6 +103,10 @@ impl Probe<'_> {
                 let what = format!("The image side by {} position embeddings", geometry.vision.tokens());
                 self.agree(&what, geometry.vision.image_size, "the image side of config.json", size);
             }
+            // Half of the time embedding are sines, half cosines.
+            if !geometry.expert.width.is_multiple_of(2) {
+                self.causes.push(CheckpointError::OddExpert { width: geometry.expert.width });
+            }
             // The expert attends to the language model's keys and values layer by layer.
             let (vlm, expert) = (&geometry.vlm, &geometry.expert);
             for (what, first, second) in [

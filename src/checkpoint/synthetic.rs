@@ -4,7 +4,7 @@
 //! `offset + scale * ((z >> 40) * 2^-23 - 1)`, exact in float32. The rule of `scale` and `offset` keeps activations of a deep model
 //! near unit variance, so that errors show in the actions.
 
-use half::bf16;
+use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::{Dtype, Tensor, Weights};
@@ -75,7 +75,8 @@ pub fn weights(geometry: &Geometry, dtype: Dtype, mut made: impl FnMut(u64)) -> 
         made(values.len() as u64);
         let tensor = match dtype {
             Dtype::F32 => Tensor::from_f32(spec.shape, values),
-            Dtype::BF16 | Dtype::F16 => Tensor::from_bf16(spec.shape, values.into_par_iter().map(bf16::from_f32).collect()),
+            Dtype::BF16 => Tensor::from_bf16(spec.shape, values.into_par_iter().map(bf16::from_f32).collect()),
+            Dtype::F16 => Tensor::from_f16(spec.shape, values.into_par_iter().map(f16::from_f32).collect()),
         };
         weights.insert(spec.name, tensor);
     }

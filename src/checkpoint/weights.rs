@@ -119,6 +119,15 @@ impl Tensor {
         Self { dtype: Dtype::BF16, shape, storage: Storage::BF16(Arc::new(values)) }
     }
 
+    /// An owned float16 tensor.
+    ///
+    /// # Panics
+    /// When `values` does not have the shape's number of elements.
+    pub fn from_f16(shape: Vec<usize>, values: Vec<f16>) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), values.len());
+        Self { dtype: Dtype::F16, shape, storage: Storage::F16(Arc::new(values)) }
+    }
+
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }

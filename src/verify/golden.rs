@@ -137,6 +137,11 @@ impl Golden {
         self.expected.get(name)
     }
 
+    /// Names of all tensors that the set expects.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.expected.keys().map(String::as_str)
+    }
+
     /// The score of `values` against tensor `name`, when the set has it.
     pub fn score(&self, name: &str, metric: Metric, values: &[f64]) -> Option<Score> {
         self.expected.get(name).map(|tensor| compare::score(name, metric, values, &tensor.values))
@@ -155,32 +160,34 @@ impl Golden {
             if !present {
                 return Ok(Camera::Masked);
             }
-            let image = rgb(self.input(&format!("observation.images.{name}"))?)?;
+            let name = format!("observation.images.{name}");
+            let image = rgb(self.input(&name)?).map_err(|shape| VerifyError::Image { name, shape })?;
             Ok(Camera::Present(resizer.resize(&image)?))
         };
         let ids = self.input("observation.language.tokens")?;
         let mask = self.input("observation.language.attention_mask")?;
-        let valid = mask.values.iter().filter(|&&valid| valid != 0.0).count();
         let mut state: Vec<f32> = self.input("observation.state")?.values.iter().map(|&value| value as f32).collect();
         state.resize(self.geometry.state_dim, 0.0);
         Ok(ModelInputs {
             cameras: CAMERAS.into_iter().zip(present).map(camera).collect::<Result<_, _>>()?,
-            prompt: Prompt { ids: ids.values[..valid].iter().map(|&id| id as u32).collect() },
+            prompt: Prompt {
+                ids: ids.values.iter().zip(&mask.values).filter(|(_, valid)| **valid != 0.0).map(|(&id, _)| id as u32).collect(),
+            },
             state,
         })
     }
 }
 
-/// `[1, 3, height, width]`, either 0..255 or a 255th of it, as an image.
-fn rgb(tensor: &GoldenTensor) -> Result<RgbImage, VerifyError> {
-    let (height, width) = (tensor.shape[2], tensor.shape[3]);
+/// `[1, 3, height, width]`, either 0..255 or a 255th of it, as an image; the shape when it is another one.
+fn rgb(tensor: &GoldenTensor) -> Result<RgbImage, Vec<usize>> {
+    let [1, 3, height, width] = *tensor.shape else { return Err(tensor.shape.clone()) };
     let scale = if tensor.values.iter().any(|&value| value > 1.0) { 1.0 } else { 255.0 };
     let plane = height * width;
     let pixels = (0..plane)
         .flat_map(|pixel| (0..3).map(move |channel| channel * plane + pixel))
         .map(|index| (tensor.values[index] * scale).round() as u8)
         .collect();
-    Ok(RgbImage::new(width, height, pixels)?)
+    RgbImage::new(width, height, pixels).map_err(|_| tensor.shape.clone())
 }
 
 /// All tensors of a safetensors file, and the `dtype` of its metadata.

@@ -22,7 +22,7 @@ use crate::{
         reference::{Reference, ReferenceOptions, Rows},
     },
     checkpoint::CheckpointError,
-    model::{DenoiseRequest, EulerSchedule, Rope, Sequence, time_embedding},
+    model::{Camera, DenoiseRequest, EulerSchedule, Rope, Sequence, time_embedding},
     observation::ObservationError,
 };
 use compare::Comparison;
@@ -38,6 +38,10 @@ pub enum VerifyError {
     Read { path: PathBuf, reason: String },
     #[error("{file} has no tensor {name}")]
     Missing { file: PathBuf, name: String },
+    #[error("The input {name} has the shape {shape:?}. An image is [1, 3, height, width]")]
+    Image { name: String, shape: Vec<usize> },
+    #[error("{0} holds the actions of no run, so there is nothing to compare")]
+    NoRuns(PathBuf),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
@@ -49,6 +53,9 @@ pub enum VerifyError {
 /// Compares every tensor of the golden set in `dir`, computing all rows and again only the needed ones.
 pub fn verify(dir: &Path, threads: Option<usize>) -> Result<Report, VerifyError> {
     let golden = Golden::open(dir)?;
+    if golden.runs()?.is_empty() {
+        return Err(VerifyError::NoRuns(golden.dir));
+    }
     let mut report = Report::new(&golden);
     let geometry = golden.geometry;
     for rows in [Rows::All, Rows::Needed] {
@@ -70,6 +77,9 @@ pub fn verify(dir: &Path, threads: Option<usize>) -> Result<Report, VerifyError>
                 chunk = model.denoise(&prefix, &run.inputs, &request)?;
             }
             comparison.actions(&chunk.actions);
+            if run.has_intermediates {
+                comparison.padded_actions(&chunk.actions);
+            }
             report.add(comparison.finish(), rows);
         }
     }
@@ -81,7 +91,8 @@ pub fn verify(dir: &Path, threads: Option<usize>) -> Result<Report, VerifyError>
 fn exact(golden: &Golden) -> Result<Vec<Score>, VerifyError> {
     let geometry = &golden.geometry;
     let runs = golden.runs()?;
-    let run = runs.iter().find(|run| run.has_intermediates).unwrap_or(&runs[0]);
+    let run = runs.iter().find(|run| run.has_intermediates).or(runs.first());
+    let run = run.ok_or_else(|| VerifyError::NoRuns(golden.dir.clone()))?;
     let valid = run.valid(geometry);
     let sequence = Sequence::new(&valid, geometry.horizon);
     let mut scores = Vec::new();
@@ -90,7 +101,12 @@ fn exact(golden: &Golden) -> Result<Vec<Score>, VerifyError> {
     let flags = |flags: &mut dyn Iterator<Item = bool>| flags.map(|flag| f64::from(u8::from(flag))).collect::<Vec<f64>>();
     let (prefix_rows, suffix_rows) = (valid.len(), geometry.horizon + 1);
     let pairs = |queries: usize, keys: usize| (0..queries).flat_map(move |q| (0..keys).map(move |k| (q, k)));
+    for (slot, camera) in run.inputs.cameras.iter().enumerate() {
+        let present = matches!(camera, Camera::Present(_));
+        check(&format!("prefix.image_mask.{slot}"), Metric::Exact, flags(&mut std::iter::once(present)));
+    }
     check("prefix.pad_masks", Metric::Exact, flags(&mut valid.iter().copied()));
+    check("suffix.pad_masks", Metric::Exact, vec![1.0; suffix_rows]);
     let prefix_mask = &sequence.prefix.mask;
     check(
         "prefix.att_2d_masks",
@@ -98,6 +114,12 @@ fn exact(golden: &Golden) -> Result<Vec<Score>, VerifyError> {
         flags(&mut pairs(prefix_rows, prefix_rows).map(|(q, k)| prefix_mask.allows(q, k))),
     );
     let suffix_mask = &sequence.suffix.mask;
+    // A row begins a block when the row before it does not see it. The prefix, which sees no suffix, is one block that begins nowhere.
+    let begins = |row: usize| row == 0 || !suffix_mask.allows(row - 1, prefix_rows + row);
+    check("suffix.att_masks", Metric::Exact, flags(&mut (0..suffix_rows).map(begins)));
+    let first = valid.iter().position(|&valid| valid).unwrap_or(0);
+    let begins = |row: usize| valid[row] && !prefix_mask.allows(first, row);
+    check("prefix.att_masks", Metric::Exact, flags(&mut (0..prefix_rows).map(begins)));
     check(
         "step.0.att_2d_masks",
         Metric::Exact,

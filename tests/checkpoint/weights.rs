@@ -4,8 +4,11 @@ use std::fs;
 
 use half::f16;
 use pi0_tt::{
-    checkpoint::{Checkpoint, CheckpointError, Dtype, Family, ShapeMismatch, Weights},
-    model::Geometry,
+    checkpoint::{
+        Checkpoint, CheckpointError, Dtype, Family, ShapeMismatch, Weights,
+        synth::{Precision, write_synthetic},
+    },
+    model::{GemmaGeometry, Geometry},
 };
 use serde_json::{Value, json};
 
@@ -112,7 +115,6 @@ fn openpis_conversion_opens() {
 
 /// openpi fixes the image at 224 px, which the small geometry has.
 pub fn small_openpi() -> Folder {
-    use pi0_tt::checkpoint::synth::{Precision, write_synthetic};
     let folder = Folder::openpi();
     let scratch = tempfile::tempdir().unwrap();
     write_synthetic(scratch.path(), &Geometry::small(), Precision::Float32, |_| {}).unwrap();
@@ -358,6 +360,17 @@ fn head_counts_of_another_geometry_come_from_meta_json() {
         folder.edit_json("meta.json", |meta| meta["geometry"]["vis"]["num_attention_heads"] = json!(heads));
         assert_matches!(&folder.causes()[0], CheckpointError::Geometry { what: "SigLIP's head count", .. });
     }
+}
+
+#[test]
+fn an_action_expert_of_odd_width_is_refused() {
+    let folder = Folder::lerobot();
+    let scratch = tempfile::tempdir().unwrap();
+    let tiny = Geometry::tiny();
+    let odd = Geometry { expert: GemmaGeometry { width: 47, ..tiny.expert }, ..tiny };
+    write_synthetic(scratch.path(), &odd, Precision::Float32, |_| {}).unwrap();
+    fs::copy(scratch.path().join("model.safetensors"), folder.join("model.safetensors")).unwrap();
+    assert_matches!(folder.cause(), CheckpointError::OddExpert { width: 47 });
 }
 
 #[test]

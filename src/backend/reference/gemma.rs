@@ -126,12 +126,14 @@ impl Gemma {
             products(&normed, &mut wanted);
             if index == 0 {
                 probe.tensor(&format!("{tag}.layer.0.input_layernorm"), width, &normed);
-                probe.tensor(&format!("{tag}.layer.0.q_proj"), q_width, &q);
             }
             rotate(&rope, &mut k, kv_width);
             if last {
                 keep(LayerCache { keys: k, values: v });
                 return;
+            }
+            if index == 0 {
+                probe.tensor(&format!("{tag}.layer.0.q_proj"), q_width, &q);
             }
             rotate(&rope, &mut q, q_width);
             let own = LayerCache { keys: k, values: v };

@@ -121,7 +121,7 @@ pub fn peak_gflops() -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use half::bf16;
+    use half::{bf16, f16};
 
     use super::*;
 
@@ -146,8 +146,9 @@ mod tests {
             let x = values(rows * inputs, "x");
             let w = values(outputs * inputs, "w");
             let wide = Tensor::from_f32(vec![outputs, inputs], w.clone());
-            let narrow = Tensor::from_bf16(vec![outputs, inputs], w.iter().map(|&v| bf16::from_f32(v)).collect());
-            for tensor in [wide, narrow] {
+            let brain = Tensor::from_bf16(vec![outputs, inputs], w.iter().map(|&v| bf16::from_f32(v)).collect());
+            let half = Tensor::from_f16(vec![outputs, inputs], w.iter().map(|&v| f16::from_f32(v)).collect());
+            for tensor in [wide, brain, half] {
                 let stored = tensor.to_f32();
                 let mut out = vec![f32::NAN; rows * outputs];
                 Linear::new(tensor, None).forward(&x, &mut out);

@@ -1,9 +1,6 @@
 //! State token, action tokens and the Euler loop of the action expert.
 
-use std::{
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{
     Loader, Probe,
@@ -29,8 +26,8 @@ pub struct Suffix {
     action_time_mlp_out: Linear,
     action_out_proj: Linear,
     expert: Gemma,
-    /// What each step adds to the embedded actions, `[steps, width]`: depends on t alone, so it is computed once for each number of steps.
-    time_rows: Mutex<(usize, Vec<f32>)>,
+    /// What each step adds to the embedded actions: depends on t alone, so it is computed once for each schedule.
+    time_rows: Option<(EulerSchedule, Vec<f32>)>,
 }
 
 impl Suffix {
@@ -52,13 +49,13 @@ impl Suffix {
             action_time_mlp_out: loader.linear("action_time_mlp_out")?,
             action_out_proj: loader.linear("action_out_proj")?,
             expert: Gemma::load(loader, layout::EXPERT, geometry.expert)?,
-            time_rows: Mutex::new((0, Vec::new())),
+            time_rows: None,
         })
     }
 
     /// Integrates `request.noise` to actions `[horizon, action_dim]`; also the time of each step.
     pub fn denoise(
-        &self,
+        &mut self,
         rows: &Rows,
         prefix: &[LayerCache],
         state: &[f32],
@@ -67,7 +64,10 @@ impl Suffix {
     ) -> Result<(Vec<f32>, Vec<Duration>), BackendError> {
         let schedule = EulerSchedule::new(request.steps).ok_or(BackendError::NoSteps)?;
         let (width, horizon) = (self.geometry.expert.width, self.geometry.horizon);
-        let time_rows = self.time_rows(schedule);
+        let time_rows = match self.time_rows.take() {
+            Some((of, rows)) if of == schedule => rows,
+            _ => self.time_rows(schedule),
+        };
         let dt = schedule.dt() as f32;
 
         probe.tensor("state_padded", state.len(), state);
@@ -104,23 +104,20 @@ impl Suffix {
             }
             times.push(start.elapsed());
         }
+        self.time_rows = Some((schedule, time_rows));
         Ok((x, times))
     }
 
-    /// `time_embedding(t) W_time^T + b` of every step.
+    /// `time_embedding(t) W_time^T + b` of every step, `[steps, width]`.
     fn time_rows(&self, schedule: EulerSchedule) -> Vec<f32> {
-        let mut cached = self.time_rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if cached.0 != schedule.steps() {
-            let Geometry { min_period, max_period, .. } = self.geometry;
-            let width = self.geometry.expert.width;
-            let embeddings: Vec<f32> = (0..schedule.steps())
-                .flat_map(|step| time_embedding(schedule.time(step), width, min_period, max_period))
-                .map(|value| value as f32)
-                .collect();
-            let mut rows = vec![0.0; embeddings.len()];
-            self.time_mlp_in.forward(&embeddings, &mut rows);
-            *cached = (schedule.steps(), rows);
-        }
-        cached.1.clone()
+        let Geometry { min_period, max_period, .. } = self.geometry;
+        let width = self.geometry.expert.width;
+        let embeddings: Vec<f32> = (0..schedule.steps())
+            .flat_map(|step| time_embedding(schedule.time(step), width, min_period, max_period))
+            .map(|value| value as f32)
+            .collect();
+        let mut rows = vec![0.0; embeddings.len()];
+        self.time_mlp_in.forward(&embeddings, &mut rows);
+        rows
     }
 }

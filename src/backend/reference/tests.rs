@@ -36,9 +36,9 @@ impl Probe for FirstLayer {
 fn cost_of(change: impl Fn(&mut Sequence)) -> (f64, f64) {
     let golden = golden();
     let run = run_named(&golden, "runA.actions");
-    let model = reference(&golden, super::Rows::All);
+    let mut model = reference(&golden, super::Rows::All);
     let request = DenoiseRequest { noise: golden.noise().unwrap(), steps: golden.steps };
-    let infer = |change: &dyn Fn(&mut Sequence)| {
+    let mut infer = |change: &dyn Fn(&mut Sequence)| {
         let mut sequence = Sequence::new(&model.valid(&run.inputs), golden.geometry.horizon);
         change(&mut sequence);
         let mut layer = FirstLayer::default();
@@ -144,6 +144,22 @@ fn the_same_inputs_and_noise_give_the_same_bits_on_any_number_of_threads() {
 }
 
 #[test]
+fn another_number_of_steps_is_computed_anew() {
+    let golden = golden();
+    let run = run_named(&golden, "runB.actions");
+    let mut model = reference(&golden, super::Rows::Needed);
+    let prefix = model.prefix(&run.inputs).unwrap();
+    let mut actions = |steps| {
+        let request = DenoiseRequest { noise: golden.noise().unwrap(), steps };
+        model.denoise(&prefix, &run.inputs, &request).unwrap().actions
+    };
+    let ten = actions(10);
+    assert_ne!(actions(3), ten);
+    assert_eq!(actions(10), ten);
+    assert_eq!(actions(10), ten);
+}
+
+#[test]
 fn bad_inputs_are_refused_by_name() {
     let golden = golden();
     let mut model = reference(&golden, super::Rows::Needed);
@@ -162,6 +178,7 @@ fn bad_inputs_are_refused_by_name() {
     assert!(refusal(&black_out).starts_with("No camera"));
     assert!(refusal(&|inputs| inputs.cameras[1] = Camera::Present(vec![0.0; 7])).starts_with("Camera 1 has 7 values"));
     assert!(refusal(&|inputs| inputs.prompt.ids.clear()).starts_with("The prompt has no tokens"));
+    assert!(refusal(&|inputs| inputs.prompt.ids.resize(13, 5)).starts_with("The prompt has 13 tokens"));
     assert!(refusal(&|inputs| inputs.prompt.ids[2] = 512).starts_with("Token id 512"));
     assert!(refusal(&|inputs| inputs.state[3] = f32::NAN).starts_with("The state holds the value NaN at index 3"));
     assert!(refusal(&|inputs| inputs.state.truncate(14)).starts_with("The state has 14 values"));
