@@ -106,7 +106,7 @@ fn both_resizes_equal_pillow_and_torch_on_whole_images() {
 #[test]
 fn an_image_of_the_models_size_is_not_touched() {
     let image = RgbImage::new(8, 8, (0..192).collect()).unwrap();
-    for kernel in [ResizeKernel::Openpi, ResizeKernel::Lerobot] {
+    for kernel in [ResizeKernel::Openpi, ResizeKernel::Lerobot, ResizeKernel::LerobotLegacy] {
         let square = Resizer::new(kernel, 8).resize(&image).unwrap();
         for (i, &value) in image.pixels().iter().enumerate() {
             assert_eq!(square[(i % 3) * 64 + i / 3], f32::from(value) / 255.0 * 2.0 - 1.0);
@@ -117,7 +117,7 @@ fn an_image_of_the_models_size_is_not_touched() {
 #[test]
 fn the_odd_row_or_column_of_padding_is_below_or_right() {
     let white = |width, height| RgbImage::new(width, height, vec![255; width * height * 3]).unwrap();
-    for kernel in [ResizeKernel::Openpi, ResizeKernel::Lerobot] {
+    for kernel in [ResizeKernel::Openpi, ResizeKernel::Lerobot, ResizeKernel::LerobotLegacy] {
         let resizer = Resizer::new(kernel, 8);
         let (lying, standing) = (resizer.resize(&white(8, 5)).unwrap(), resizer.resize(&white(5, 8)).unwrap());
         for (i, (lying, standing)) in lying.iter().zip(standing).enumerate() {
@@ -307,4 +307,20 @@ proptest! {
             prop_assert!(image.width().max(image.height()) <= 4096);
         }
     }
+}
+
+#[test]
+fn old_lerobot_checkpoints_have_their_black_on_top_and_at_the_left() {
+    // 64 x 48 on a square of 32 is 32 x 24: eight black rows, four above and below or all above.
+    let pixels = (0..64 * 48 * 3).map(|i| 1 + (i * 31 % 255) as u8).collect();
+    let image = RgbImage::new(64, 48, pixels).unwrap();
+    let [centred, legacy] =
+        [ResizeKernel::Lerobot, ResizeKernel::LerobotLegacy].map(|kernel| Resizer::new(kernel, 32).resize(&image).unwrap());
+    for (centred, legacy) in centred.chunks(32 * 32).zip(legacy.chunks(32 * 32)) {
+        assert_eq!(legacy[..8 * 32], [-1.0; 8 * 32]);
+        assert_eq!(legacy[8 * 32..], centred[4 * 32..28 * 32]);
+    }
+    let tall = RgbImage::new(48, 64, vec![255; 64 * 48 * 3]).unwrap();
+    let legacy = Resizer::new(ResizeKernel::LerobotLegacy, 32).resize(&tall).unwrap();
+    assert_eq!((legacy[7], legacy[8]), (-1.0, 1.0));
 }

@@ -106,6 +106,10 @@ pub enum CheckpointError {
     StatisticDegenerate { origin: String, feature: String, entry: usize, mode: &'static str, spread: f64, least: f64 },
     #[error("{path}: the normalization {mode:?} of {feature} is not known")]
     NormalizationMode { path: PathBuf, feature: String, mode: String },
+    #[error(
+        "{path} does not say how {feature} is normalized: norm_map has no entry {kind}. Write IDENTITY there if it really is not"
+    )]
+    NormalizationUndeclared { path: PathBuf, feature: String, kind: String },
     #[error("{dir} holds no norm_stats.json (looked for assets/*/norm_stats.json). Name one with the option norm_stats")]
     NoNormStats { dir: PathBuf },
     #[error("{dir} holds statistics of several robots. Choose one with the option norm_stats:{}", Paths(candidates))]

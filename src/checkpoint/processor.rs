@@ -278,10 +278,12 @@ impl Pipeline {
     ) -> Result<Normalizer, Vec<CheckpointError>> {
         let (step, found) = self.step(name).ok_or_else(Vec::new)?;
         let path = || self.path.clone();
-        // As in LeRobot: a kind without an entry is left as it is.
-        let mode_name = config.norm_map.get(kind).map_or("IDENTITY", String::as_str);
+        // LeRobot leaves a kind without an entry as it is, in silence; what is not normalized has to be said here.
+        let mode_name = config.norm_map.get(kind).ok_or_else(|| {
+            vec![CheckpointError::NormalizationUndeclared { path: path(), feature: feature.into(), kind: kind.into() }]
+        })?;
         let mut mode = Mode::parse(mode_name).ok_or_else(|| {
-            vec![CheckpointError::NormalizationMode { path: path(), feature: feature.into(), mode: mode_name.into() }]
+            vec![CheckpointError::NormalizationMode { path: path(), feature: feature.into(), mode: mode_name.clone() }]
         })?;
         if feature == STATE && config.normalize_observation_keys.as_ref().is_some_and(|keys| !keys.contains(feature)) {
             mode = Mode::Identity;

@@ -196,8 +196,12 @@ impl Choice for BackendKind {
 
 /// `None`: the checkpoint family's.
 impl Choice for Option<ResizeKernel> {
-    const CHOICES: &'static [(&'static str, Self)] =
-        &[("auto", None), ("openpi", Some(ResizeKernel::Openpi)), ("lerobot", Some(ResizeKernel::Lerobot))];
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("auto", None),
+        ("openpi", Some(ResizeKernel::Openpi)),
+        ("lerobot", Some(ResizeKernel::Lerobot)),
+        ("lerobot_legacy", Some(ResizeKernel::LerobotLegacy)),
+    ];
 }
 
 impl Choice for QoSDurabilityPolicy {

@@ -78,7 +78,8 @@ impl Pipeline {
         }
         let family_resize = match checkpoint.family {
             Family::Openpi => ResizeKernel::Openpi,
-            Family::Lerobot | Family::LerobotLegacy => ResizeKernel::Lerobot,
+            Family::Lerobot => ResizeKernel::Lerobot,
+            Family::LerobotLegacy => ResizeKernel::LerobotLegacy,
         };
         Ok(Self {
             resizer: Resizer::new(resize.or(profile.resize).unwrap_or(family_resize), geometry.vision.image_size),

@@ -13,6 +13,10 @@ pub enum ResizeKernel {
     Openpi,
     /// torch's bilinear without antialiasing on float32 (LeRobot `resize_with_pad_torch`).
     Lerobot,
+    /// The same with all black on top and at the left instead of centred (LeRobot up to 0.3.3 `resize_with_pad`).
+    #[value(name = "lerobot_legacy")]
+    #[serde(rename = "lerobot_legacy")]
+    LerobotLegacy,
 }
 
 /// Scales images to one square size.
@@ -48,7 +52,7 @@ impl Resizer {
                 let level: [f32; 256] = std::array::from_fn(|v| v as f32 / 255.0 * 2.0 - 1.0);
                 self.place(&mut square, &fit, |y, x, c| level[usize::from(pixels[y * fit.width + x][c])]);
             }
-            ResizeKernel::Lerobot => {
+            ResizeKernel::Lerobot | ResizeKernel::LerobotLegacy => {
                 let level: [f32; 256] = std::array::from_fn(|v| v as f32 / 255.0);
                 let rows = torch_taps(image.height(), fit.height);
                 let columns = torch_taps(image.width(), fit.width);
@@ -68,7 +72,7 @@ impl Resizer {
         Ok(square)
     }
 
-    /// Both families truncate the scaled size and halve the rest, so the odd row or column is at the bottom or right.
+    /// Every kernel truncates the scaled size. Centred, the odd row or column is at the bottom or right.
     fn fit(&self, image: &RgbImage) -> Result<Fit, ObservationError> {
         let (width, height, side) = (image.width(), image.height(), self.side);
         let ratio = (width as f64 / side as f64).max(height as f64 / side as f64);
@@ -78,7 +82,11 @@ impl Resizer {
             return Err(ObservationError::AspectRatio { width, height, side });
         }
         // Neither scaled length exceeds the side: length / ratio <= side, and truncation removes the rounding.
-        Ok(Fit { width: fit_width, height: fit_height, left: (side - fit_width) / 2, top: (side - fit_height) / 2 })
+        let (left, top) = match self.kernel {
+            ResizeKernel::Openpi | ResizeKernel::Lerobot => ((side - fit_width) / 2, (side - fit_height) / 2),
+            ResizeKernel::LerobotLegacy => (side - fit_width, side - fit_height),
+        };
+        Ok(Fit { width: fit_width, height: fit_height, left, top })
     }
 
     /// Writes `value(row, column, channel)` of the scaled image into the square.

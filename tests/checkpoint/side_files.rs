@@ -157,6 +157,12 @@ fn each_feature_follows_its_own_normalization() {
     folder.edit_json(POST, |post| step(post, "unnormalizer_processor")["config"]["norm_map"]["ACTION"] = json!("LOG"));
     assert_matches!(folder.cause(), CheckpointError::NormalizationMode { mode, .. } if mode == "LOG");
 
+    let undeclared = Folder::lerobot();
+    undeclared.edit_json(PRE, |pre| {
+        step(pre, "normalizer_processor")["config"]["norm_map"] = json!({"VISUAL": "IDENTITY", "ACTION": "MEAN_STD"});
+    });
+    assert_matches!(undeclared.cause(), CheckpointError::NormalizationUndeclared { kind, .. } if kind == "STATE");
+
     let chosen = Folder::lerobot();
     chosen.edit_json(PRE, |pre| step(pre, "normalizer_processor")["config"]["normalize_observation_keys"] = json!(["other"]));
     assert_eq!(chosen.open().state_norm.mode(), "IDENTITY");
