@@ -49,6 +49,12 @@ if "$PI0_TT_PYTHON" -c 'import launch_ros' 2>/dev/null; then
 else
   say "Launch file: not tested, because the PyPI wheels hold no launch (tests/launch runs with an installed ROS 2)"
 fi
+say "Demo, as make run shows it"
+tools/run_demo.sh
+if $full; then
+  say "Soak: a minute of three cameras at 30 Hz"
+  "$PI0_TT_PYTHON" benches/node_callbacks.py --seconds 60
+fi
 # Shared memory of nodes that a test had to kill.
 [[ -n ${PI0_TT_ROS_SHIM:-} ]] && "$PI0_TT_PYTHON" "$CMAKE_PREFIX_PATH/tools/fastdds/fastdds.py" shm clean >/dev/null
 
