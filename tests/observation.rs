@@ -117,7 +117,7 @@ fn an_image_of_the_models_size_is_not_touched() {
 #[test]
 fn the_odd_row_or_column_of_padding_is_below_or_right() {
     let white = |width, height| RgbImage::new(width, height, vec![255; width * height * 3]).unwrap();
-    for kernel in [ResizeKernel::Openpi, ResizeKernel::Lerobot, ResizeKernel::LerobotLegacy] {
+    for kernel in [ResizeKernel::Openpi, ResizeKernel::Lerobot] {
         let resizer = Resizer::new(kernel, 8);
         let (lying, standing) = (resizer.resize(&white(8, 5)).unwrap(), resizer.resize(&white(5, 8)).unwrap());
         for (i, (lying, standing)) in lying.iter().zip(standing).enumerate() {
