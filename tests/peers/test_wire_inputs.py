@@ -213,7 +213,7 @@ def test_an_unusable_instruction_is_refused_and_the_one_before_stays(start_polic
     robot.wait_until_matched()
     before = robot.next_chunk().instruction
     robot.say(text)
-    assert robot.spin_until(lambda: robot.logged(reason))
+    assert robot.logged(reason)
     robot.spin(0.3)
     assert robot.next_chunk().instruction == before
 
@@ -223,7 +223,7 @@ def test_an_instruction_that_is_not_utf8_is_refused(start_policy, robot):
     robot.wait_until_matched()
     before = robot.next_chunk().instruction
     robot._instruction.publish(b"\x00\x01\x00\x00\x05\x00\x00\x00pi\xff\xfe\x00")
-    assert robot.spin_until(lambda: robot.logged("not valid UTF-8"))
+    assert robot.logged("not valid UTF-8")
     assert robot.next_chunk().instruction == before
 
 

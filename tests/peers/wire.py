@@ -209,7 +209,10 @@ class Robot:
         return status
 
     def logged(self, text: str) -> list[str]:
-        return [log.msg for log in self.logs if text in log.msg]
+        """Messages with `text` on /rosout, after waiting for the first: they may come later than what they tell of."""
+        found = lambda: [log.msg for log in self.logs if text in log.msg]  # noqa: E731
+        self.spin_until(found)
+        return found()
 
     def health(self) -> str:
         status = self.status("inference")
