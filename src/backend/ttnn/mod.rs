@@ -1,0 +1,3 @@
+//! π0 in TTNN's terms.
+
+pub mod format;
