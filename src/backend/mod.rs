@@ -3,6 +3,7 @@
 //! A backend sees model space only (`model::ModelInputs` in, `model::Chunk` out): it knows nothing of sensors, robots or ROS.
 
 pub mod reference;
+pub mod ttnn;
 
 use std::any::Any;
 

@@ -1,0 +1,9 @@
+//! π0 on a Tenstorrent card through TTNN.
+//!
+//! The graph is written once, in TTNN's own terms, over the trait [`runtime::Runtime`]; what runs it is a choice. May be called by
+//! `policy` and `cli`; knows nothing of sensors, robots or ROS.
+
+pub mod op;
+pub mod record;
+pub mod runtime;
+pub mod terms;
