@@ -7,3 +7,4 @@ pub mod op;
 pub mod record;
 pub mod runtime;
 pub mod terms;
+pub mod weights;
