@@ -2,10 +2,14 @@
 //!
 //! A backend sees model space only (`model::ModelInputs` in, `model::Chunk` out): it knows nothing of sensors, robots or ROS.
 
+mod check;
+mod probe;
 pub mod reference;
 pub mod ttnn;
 
 use std::any::Any;
+
+pub use probe::{NoProbe, Probe};
 
 use crate::model::{Chunk, DenoiseRequest, ModelInputs, StageTimes};
 

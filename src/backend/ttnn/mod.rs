@@ -1,3 +1,11 @@
-//! π0 in TTNN's terms.
+//! π0 on a Tenstorrent card through TTNN.
+//!
+//! The graph is written once, in TTNN's own terms, over the trait [`runtime::Runtime`]; what runs it is a choice. May be called by
+//! `policy` and `cli`; knows nothing of sensors, robots or ROS.
 
 pub mod format;
+pub mod op;
+pub mod record;
+pub mod runtime;
+pub mod terms;
+pub mod weights;
