@@ -4,6 +4,7 @@
 //! `policy` and `cli`; knows nothing of sensors, robots or ROS.
 
 pub mod format;
+pub mod host;
 pub mod op;
 pub mod record;
 pub mod runtime;

@@ -75,6 +75,8 @@ pub enum RuntimeError {
     Op(#[from] OpError),
     #[error("{expected} bytes are a tensor of {spec:?}, and {found} were given")]
     Size { spec: TensorSpec, expected: usize, found: usize },
+    #[error("A tensor of {spec:?} was read before the trace that computes it ran")]
+    NotComputed { spec: TensorSpec },
     #[error("The packed weights cannot be read: {0}")]
     Weights(String),
     #[error("The card refused {what}: {reason}")]
