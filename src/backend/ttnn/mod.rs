@@ -4,6 +4,7 @@
 //! `policy` and `cli`; knows nothing of sensors, robots or ROS.
 
 pub mod op;
+pub mod plan;
 pub mod record;
 pub mod runtime;
 pub mod terms;
