@@ -3,7 +3,9 @@
 //! The graph is written once, in TTNN's own terms, over the trait [`runtime::Runtime`]; what runs it is a choice. May be called by
 //! `policy` and `cli`; knows nothing of sensors, robots or ROS.
 
+pub mod format;
 pub mod op;
+pub mod pack;
 pub mod plan;
 pub mod record;
 pub mod runtime;
