@@ -4,10 +4,15 @@
 //! `policy` and `cli`; knows nothing of sensors, robots or ROS.
 
 pub mod format;
+pub mod graph;
+mod inputs;
 pub mod op;
 pub mod pack;
 pub mod plan;
 pub mod record;
+mod resident;
 pub mod runtime;
 pub mod terms;
 pub mod weights;
+
+pub use resident::{Dispatch, Resident};

@@ -67,7 +67,10 @@ fn untile<const N: usize>(tiles: &[u8], rows: usize, columns: usize, value: impl
     let tile_row = columns.div_ceil(TILE) * TILE * TILE;
     let (values, _) = tiles.as_chunks::<N>();
     let at = |row: usize, column: usize| row / TILE * tile_row + position(row % TILE, column);
-    (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))).map(|(row, column)| value(values[at(row, column)])).collect()
+    (0..rows)
+        .flat_map(|row| (0..columns).map(move |column| (row, column)))
+        .map(|(row, column)| value(values[at(row, column)]))
+        .collect()
 }
 
 /// Index of a value of one row of tiles.

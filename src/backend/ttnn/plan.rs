@@ -268,7 +268,7 @@ mod tests {
     use crate::backend::ttnn::terms::{MathFidelity, MemoryConfig};
 
     fn n150() -> DeviceInfo {
-        DeviceInfo { name: "n150".into(), grid: CoreGrid { x: 8, y: 8 }, l1_bytes: 1_395_584, dram_bytes: 12 << 30 }
+        DeviceInfo::wormhole(CoreGrid { x: 8, y: 8 })
     }
 
     fn product(m: usize, k: usize, n: usize) -> Product {
