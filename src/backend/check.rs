@@ -1,7 +1,22 @@
 //! What every backend checks before it computes: a bad input is refused whole.
 
 use super::BackendError;
-use crate::model::{Camera, DenoiseRequest, Geometry, ModelInputs};
+use crate::{
+    checkpoint::Weights,
+    model::{Camera, DenoiseRequest, Geometry, ModelInputs},
+};
+
+/// Every tensor of a model of `geometry` with its shape.
+pub fn weights(geometry: &Geometry, weights: &Weights) -> Result<(), BackendError> {
+    for spec in geometry.tensors() {
+        let tensor = weights.get(&spec.name).ok_or_else(|| BackendError::MissingTensor(spec.name.clone()))?;
+        if tensor.shape() != spec.shape {
+            let found = tensor.shape().to_vec();
+            return Err(BackendError::TensorShape { name: spec.name, found, expected: spec.shape });
+        }
+    }
+    Ok(())
+}
 
 /// Sizes and values of the cameras and the prompt.
 pub fn inputs(geometry: &Geometry, inputs: &ModelInputs) -> Result<(), BackendError> {

@@ -86,13 +86,7 @@ impl Loader<'_> {
 impl Reference {
     /// Takes the weights of a model of `geometry`. Large matrices are shared with `weights`, not copied.
     pub fn new(geometry: Geometry, weights: &Weights, options: ReferenceOptions) -> Result<Self, BackendError> {
-        for spec in geometry.tensors() {
-            let tensor = weights.get(&spec.name).ok_or_else(|| BackendError::MissingTensor(spec.name.clone()))?;
-            if tensor.shape() != spec.shape {
-                let found = tensor.shape().to_vec();
-                return Err(BackendError::TensorShape { name: spec.name, found, expected: spec.shape });
-            }
-        }
+        check::weights(&geometry, weights)?;
         let loader = Loader { weights };
         let threads = options.threads.unwrap_or(0);
         let pool = rayon::ThreadPoolBuilder::new()

@@ -7,56 +7,13 @@
 use bytemuck::Pod;
 use half::bf16;
 use multiversion::multiversion;
-use rayon::prelude::*;
 
-use super::terms::{DataType, TILE, TensorSpec};
+use super::terms::{DataType, TILE};
 
 const FACE: usize = 16;
 const FACES: usize = 4;
 const EXPONENTS: usize = FACES * FACE;
 const BFLOAT8_TILE: usize = EXPONENTS + TILE * TILE;
-
-/// Packs logical values, row-major, as they lie on the device; padding is zero.
-///
-/// # Panics
-/// When `values` are not as many as the shape says.
-pub fn pack(spec: &TensorSpec, values: &[f32]) -> Vec<u8> {
-    let [_, _, rows, columns] = spec.shape.0;
-    assert_eq!(values.len(), spec.shape.volume());
-    let mut packed = vec![0; spec.bytes()];
-    let row_bytes = tile_row_bytes(spec.dtype, columns);
-    // Rows of tiles do not reach over the end of a matrix.
-    let matrices = values.par_chunks(rows * columns).zip(packed.par_chunks_mut(rows.div_ceil(TILE) * row_bytes));
-    matrices.for_each(|(values, packed)| {
-        let rows = values.par_chunks(TILE * columns).zip(packed.par_chunks_mut(row_bytes));
-        rows.for_each(|(values, tiles)| pack_rows(spec.dtype, values, columns, tiles));
-    });
-    packed
-}
-
-/// The logical values, row-major, of what lies packed on the device.
-///
-/// # Panics
-/// When `packed` has not as many bytes as the tensor.
-pub fn unpack(spec: &TensorSpec, packed: &[u8]) -> Vec<f32> {
-    let [_, _, rows, columns] = spec.shape.0;
-    assert_eq!(packed.len(), spec.bytes());
-    let padded = columns.next_multiple_of(TILE);
-    let mut values = vec![0.0; spec.shape.volume()];
-    let row_bytes = tile_row_bytes(spec.dtype, columns);
-    let matrices = values.par_chunks_mut(rows * columns).zip(packed.par_chunks(rows.div_ceil(TILE) * row_bytes));
-    matrices.for_each(|(values, packed)| {
-        let rows = values.par_chunks_mut(TILE * columns).zip(packed.par_chunks(row_bytes));
-        rows.for_each(|(values, tiles)| {
-            let mut unpacked = vec![0.0; TILE * padded];
-            unpack_rows(spec.dtype, tiles, &mut unpacked);
-            for (values, row) in values.chunks_exact_mut(columns).zip(unpacked.chunks_exact(padded)) {
-                values.copy_from_slice(&row[..columns]);
-            }
-        });
-    });
-    values
-}
 
 /// Bytes of the tiles that lie side by side over `columns`.
 pub fn tile_row_bytes(dtype: DataType, columns: usize) -> usize {
@@ -64,7 +21,7 @@ pub fn tile_row_bytes(dtype: DataType, columns: usize) -> usize {
 }
 
 /// Packs up to 32 rows into one row of tiles.
-fn pack_rows(dtype: DataType, rows: &[f32], columns: usize, tiles: &mut [u8]) {
+pub fn pack_rows(dtype: DataType, rows: &[f32], columns: usize, tiles: &mut [u8]) {
     match dtype {
         DataType::Float32 => pack_plain(rows, columns, tiles, |value| value),
         DataType::Bfloat16 => pack_plain(rows, columns, tiles, bf16::from_f32),
@@ -233,89 +190,7 @@ fn unpack_tiny(exponent: u8, byte: u8) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use safetensors::SafeTensors;
-
     use super::*;
-    use crate::{
-        backend::ttnn::terms::{MemoryConfig, Shape},
-        checkpoint::synthetic::uniform,
-    };
-
-    /// What TTNN 0.66 made of values, written by `tools/golden_formats.py`.
-    struct Golden(Vec<u8>);
-
-    impl Golden {
-        fn read() -> Self {
-            let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ttnn_formats.safetensors");
-            Self(std::fs::read(file).unwrap())
-        }
-
-        fn bytes(&self, name: &str) -> (Vec<usize>, Vec<u8>) {
-            let tensors = SafeTensors::deserialize(&self.0).unwrap();
-            let tensor = tensors.tensor(name).unwrap();
-            (tensor.shape().to_vec(), tensor.data().to_vec())
-        }
-
-        fn values(&self, name: &str) -> (usize, Vec<f32>) {
-            let (shape, bytes) = self.bytes(name);
-            (shape[1], bytemuck::pod_collect_to_vec(&bytes))
-        }
-    }
-
-    fn bits(values: &[f32]) -> Vec<u32> {
-        values.iter().map(|value| value.to_bits()).collect()
-    }
-
-    const FORMATS: [(DataType, &str); 2] = [(DataType::Bfloat8B, "bfloat8_b"), (DataType::Bfloat16, "bfloat16")];
-
-    fn spec(dtype: DataType, values: &[f32], columns: usize) -> TensorSpec {
-        TensorSpec::new(Shape::matrix(values.len() / columns, columns), dtype, MemoryConfig::DramInterleaved)
-    }
-
-    #[test]
-    fn tiles_are_ttnns_byte_for_byte() {
-        let golden = Golden::read();
-        for (dtype, format) in FORMATS {
-            for name in ["aligned", "ragged"] {
-                let (columns, values) = golden.values(&format!("{name}.values"));
-                let packed = pack(&spec(dtype, &values, columns), &values);
-                let (_, expected) = golden.bytes(&format!("{name}.{format}"));
-                assert_eq!(packed.len(), expected.len());
-                let wrong = packed.iter().zip(&expected).position(|(ours, ttnns)| ours != ttnns);
-                assert_eq!(wrong, None, "{name} {format}: first different byte");
-            }
-        }
-    }
-
-    #[test]
-    fn values_are_ttnns_bit_for_bit() {
-        let golden = Golden::read();
-        for (dtype, format) in FORMATS {
-            for name in ["aligned", "ragged"] {
-                let (columns, mut values) = golden.values(&format!("{name}.values"));
-                let (_, packed) = golden.bytes(&format!("{name}.{format}"));
-                let (_, expected) = golden.values(&format!("{name}.{format}.values"));
-                assert_eq!(bits(&unpack(&spec(dtype, &values, columns), &packed)), bits(&expected), "{name} {format}");
-                values.chunks_exact_mut(columns).for_each(|row| round(dtype, row));
-                assert_eq!(bits(&values), bits(&expected), "{name} {format}");
-            }
-        }
-    }
-
-    #[test]
-    fn float32_keeps_every_bit_and_matrices_of_a_batch_are_padded_apart() {
-        let shape = Shape([2, 3, 33, 50]);
-        let values = uniform("format", shape.volume());
-        for dtype in [DataType::Float32, DataType::Bfloat16, DataType::Bfloat8B] {
-            let spec = TensorSpec::new(shape, dtype, MemoryConfig::DramInterleaved);
-            let packed = pack(&spec, &values);
-            let mut expected = values.clone();
-            expected.chunks_exact_mut(50).for_each(|row| round(dtype, row));
-            assert_eq!(bits(&unpack(&spec, &packed)), bits(&expected));
-            let matrix = TensorSpec { shape: Shape::matrix(33, 50), ..spec };
-            assert_eq!(packed[matrix.bytes()..2 * matrix.bytes()], pack(&matrix, &values[33 * 50..2 * 33 * 50]));
-        }
-    }
 
     #[test]
     fn not_a_number_stays_one_in_bfloat16() {

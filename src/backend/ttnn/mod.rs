@@ -4,9 +4,16 @@
 //! `policy` and `cli`; knows nothing of sensors, robots or ROS.
 
 pub mod format;
+pub mod graph;
 pub mod host;
+mod inputs;
 pub mod op;
+pub mod pack;
+pub mod plan;
 pub mod record;
+mod resident;
 pub mod runtime;
 pub mod terms;
 pub mod weights;
+
+pub use resident::{Dispatch, Resident};

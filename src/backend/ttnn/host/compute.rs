@@ -11,17 +11,16 @@ use crate::backend::{
 /// Values of one task of an elementwise op.
 const TASK: usize = 1 << 14;
 
-/// The values of each output; what they hold beyond its logical extents is of no meaning. `outputs` is what [`Op::infer`] said of
-/// the operands.
+/// The values of each result, of `results`; what they hold beyond its logical extents is of no meaning.
 ///
 /// # Panics
 /// When the operands are not what [`Op::infer`] accepts.
-pub fn compute(op: &Op, numerics: Numerics, operands: &[Operand], outputs: &[TensorSpec]) -> Vec<Vec<f32>> {
+pub fn compute(op: &Op, numerics: Numerics, operands: &[Operand], results: &[TensorSpec]) -> Vec<Vec<f32>> {
     match (op, operands) {
         (Op::Linear { program, compute, .. }, [x, weight, bias @ ..]) => {
             let mut out = product(x, weight, 1, numerics.operand_bits(compute.math_fidelity));
             let bias = bias.first().map(Operand::rows);
-            rows_mut(&mut out[0], &outputs[0]).for_each(|row| {
+            rows_mut(&mut out[0], &results[0]).for_each(|row| {
                 if let Some(bias) = &bias {
                     add(row, bias);
                 }
@@ -34,28 +33,18 @@ pub fn compute(op: &Op, numerics: Numerics, operands: &[Operand], outputs: &[Ten
         (Op::MinimalMatmulSplit { chunks, compute, .. }, [x, weight]) => {
             product(x, weight, *chunks, numerics.operand_bits(compute.math_fidelity))
         }
-        (Op::MinimalMatmulAddcmul { compute, .. }, [x, weight, residual, gate]) => {
-            let mut out = product(x, weight, 1, numerics.operand_bits(compute.math_fidelity));
-            let (residual, gate) = (residual.rows(), gate.rows());
-            let columns = outputs[0].shape.padded().columns();
-            rows_mut(&mut out[0], &outputs[0]).zip(residual.par_chunks_exact(columns)).for_each(|(row, residual)| {
-                multiply(row, &gate[..columns]);
-                add(row, residual);
-            });
-            out
-        }
         (Op::LayerNorm { epsilon, .. }, [x]) => vec![normalized(x, |x, out| layer_norm(x, *epsilon, out))],
         (Op::RmsNorm { epsilon, .. }, [x]) => vec![normalized(x, |x, out| rms_norm(x, *epsilon, out))],
         (Op::ScaledDotProductAttention { scale, compute, .. }, [q, k, v, mask @ ..]) => {
             let bits = numerics.operand_bits(compute.math_fidelity);
             vec![scaled_dot_product_attention([q, k, v], mask.first(), *scale, bits, numerics)]
         }
-        (Op::NlpCreateQkvHeads { .. }, [x]) => create_qkv_heads(x, outputs),
+        (Op::NlpCreateQkvHeads { .. }, [x]) => create_qkv_heads(x, results),
         (Op::NlpConcatHeads { .. }, [x]) => vec![concat_heads(x)],
         (Op::RotaryEmbedding { .. }, [x, cos, sin]) => vec![rotary_embedding(x, cos, sin)],
-        (Op::Concat { .. }, operands) => vec![concat(operands, &outputs[0])],
+        (Op::Concat { .. }, operands) => vec![concat(operands, &results[0])],
         (Op::Add { .. }, [a, b]) => vec![elementwise(a, b, add)],
-        (Op::Multiply { lhs_activation, .. }, [a, b]) => vec![elementwise(a, b, |a_values, b_values| {
+        (Op::Multiply { lhs_activation }, [a, b]) => vec![elementwise(a, b, |a_values, b_values| {
             if let Some(activation) = *lhs_activation {
                 activation::apply(activation, a_values);
                 if numerics == Numerics::Kernels {
@@ -70,8 +59,6 @@ pub fn compute(op: &Op, numerics: Numerics, operands: &[Operand], outputs: &[Ten
             let operands = condition.par_iter().zip(&*a).zip(&*b);
             vec![operands.map(|((&condition, &a), &b)| if condition == 0.0 { b } else { a }).collect()]
         }
-        // The runtime does these two itself: they compute nothing.
-        (Op::FillCache | Op::Reshape { .. }, _) => Vec::new(),
         (op, operands) => unreachable!("{} was inferred from {} operands", op.name(), operands.len()),
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use self::tensor::HostTensor;
-use self::tensor::{Storage, Values};
+use self::tensor::{Operand, Storage, Values};
 use super::{
     op::Op,
     runtime::{DeviceInfo, Runtime, RuntimeError},
@@ -89,13 +89,20 @@ impl Host {
     }
 
     fn compute(&self, op: &Op, inputs: &[HostTensor], outputs: &[HostTensor]) -> Result<(), RuntimeError> {
-        if let (Op::FillCache, [cache, rows]) = (op, inputs) {
-            return tensor::fill_cache(cache, rows);
-        }
-        let operands: Vec<tensor::Operand> = inputs.iter().map(HostTensor::operand).collect::<Result<_, _>>()?;
-        let specs: Vec<TensorSpec> = outputs.iter().map(|output| output.spec).collect();
-        for (output, values) in outputs.iter().zip(compute::compute(op, self.numerics, &operands, &specs)) {
-            output.storage.set(tensor::store(&output.spec, values));
+        // Some ops write into operands instead of giving outputs.
+        let (read, written) = match op {
+            Op::Multiply { .. } => (inputs, &inputs[..1]),
+            Op::NlpCreateQkvHeads { .. } if outputs.is_empty() => inputs.split_at(1),
+            _ => (inputs, outputs),
+        };
+        let operands: Vec<Operand> = read.iter().map(HostTensor::operand).collect::<Result<_, _>>()?;
+        let results = match op {
+            Op::Multiply { .. } => vec![inputs[0].spec],
+            _ => op.infer(&read.iter().map(|tensor| tensor.spec).collect::<Vec<_>>())?,
+        };
+        let values = compute::compute(op, self.numerics, &operands, &results);
+        for (tensor, (spec, values)) in written.iter().zip(results.iter().zip(values)) {
+            tensor.assign(spec, values)?;
         }
         Ok(())
     }
@@ -135,6 +142,7 @@ impl Runtime for Host {
     /// While a trace is captured nothing is computed: outputs have no values before the trace is replayed.
     fn run(&mut self, op: &Op, inputs: &[&HostTensor]) -> Result<Vec<HostTensor>, RuntimeError> {
         let specs: Vec<TensorSpec> = inputs.iter().map(|input| input.spec).collect();
+        // The shape rules are checked here, before anything is computed.
         let specs = op.infer(&specs)?;
         let inputs: Vec<HostTensor> = inputs.iter().map(|&input| input.clone()).collect();
         if let Op::Reshape { .. } = op {

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::Call;
 use crate::backend::ttnn::{
     format,
+    pack::{pack, unpack},
     runtime::RuntimeError,
     terms::{DataType, TensorSpec},
 };
@@ -75,6 +76,26 @@ impl HostTensor {
         Self { spec, ..self }
     }
 
+    /// Takes the values of an op's result, padded, once they are rounded to its format; their padding is poisoned.
+    ///
+    /// A result with fewer rows than the tensor, which is one matrix then, becomes its first rows.
+    pub(super) fn assign(&self, result: &TensorSpec, mut values: Vec<f32>) -> Result<(), RuntimeError> {
+        let [_, _, rows, columns] = result.shape.0;
+        let padded = result.shape.padded();
+        values.par_chunks_exact_mut(padded.columns()).enumerate().for_each(|(number, row)| {
+            let (inside, padding) = row.split_at_mut(if number % padded.rows() < rows { columns } else { 0 });
+            format::round(result.dtype, inside);
+            padding.fill(POISON);
+        });
+        if result.shape != self.spec.shape {
+            let mut all = self.operand()?.rows().into_owned();
+            all[..values.len()].copy_from_slice(&values);
+            values = all;
+        }
+        self.storage.set(Values::Rows(values));
+        Ok(())
+    }
+
     pub(super) fn operand(&self) -> Result<Operand, RuntimeError> {
         let values = self.storage.get().ok_or(RuntimeError::NotComputed { spec: self.spec })?;
         Ok(Operand { spec: self.spec, values })
@@ -88,7 +109,7 @@ impl Values {
         }
         Ok(match spec.dtype {
             DataType::Bfloat8B => Self::Packed(packed),
-            DataType::Bfloat16 | DataType::Float32 => Self::Rows(padded(spec, &format::unpack(spec, &packed))),
+            DataType::Bfloat16 | DataType::Float32 => Self::Rows(padded(spec, &unpack(spec, &packed))),
         })
     }
 }
@@ -97,7 +118,7 @@ impl Operand {
     /// Row-major with padding.
     pub fn rows(&self) -> Cow<'_, [f32]> {
         match &*self.values {
-            Values::Packed(packed) => Cow::Owned(padded(&self.spec, &format::unpack(&self.spec, packed))),
+            Values::Packed(packed) => Cow::Owned(padded(&self.spec, &unpack(&self.spec, packed))),
             Values::Rows(rows) => Cow::Borrowed(rows),
         }
     }
@@ -105,34 +126,9 @@ impl Operand {
     pub fn pack(&self) -> Bytes {
         match &*self.values {
             Values::Packed(packed) => packed.clone(),
-            Values::Rows(rows) => format::pack(&self.spec, &logical(&self.spec, rows)).into(),
+            Values::Rows(rows) => pack(&self.spec, &logical(&self.spec, rows)),
         }
     }
-}
-
-/// Rounds the logical values of a padded tensor to its format and poisons the rest.
-pub(super) fn store(spec: &TensorSpec, mut values: Vec<f32>) -> Values {
-    let [_, _, rows, columns] = spec.shape.0;
-    let padded = spec.shape.padded();
-    values.par_chunks_exact_mut(padded.columns()).enumerate().for_each(|(number, row)| {
-        let (inside, padding) = row.split_at_mut(if number % padded.rows() < rows { columns } else { 0 });
-        format::round(spec.dtype, inside);
-        padding.fill(POISON);
-    });
-    Values::Rows(values)
-}
-
-/// Overwrites the first rows of each head of `cache`.
-pub(super) fn fill_cache(cache: &HostTensor, rows: &HostTensor) -> Result<(), RuntimeError> {
-    let rows = rows.operand()?;
-    let mut filled = cache.operand()?.rows().into_owned();
-    let matrix = |spec: &TensorSpec| spec.shape.padded().volume() / spec.shape.batch();
-    let heads = filled.chunks_exact_mut(matrix(&cache.spec));
-    for (cache, rows) in heads.zip(rows.rows().chunks_exact(matrix(&rows.spec))) {
-        cache[..rows.len()].copy_from_slice(rows);
-    }
-    cache.storage.set(Values::Rows(filled));
-    Ok(())
 }
 
 /// Notes at each call which intermediate results nothing reads after it.
