@@ -3,6 +3,7 @@
 //! A backend sees model space only (`model::ModelInputs` in, `model::Chunk` out): it knows nothing of sensors, robots or ROS.
 
 mod check;
+mod kernels;
 mod probe;
 pub mod reference;
 pub mod ttnn;

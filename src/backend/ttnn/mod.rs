@@ -6,6 +6,7 @@
 pub mod cache;
 pub mod format;
 pub mod graph;
+pub mod host;
 mod inputs;
 pub mod op;
 pub mod pack;
