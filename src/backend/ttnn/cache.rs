@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    format::pack,
+    pack::pack,
     runtime::RuntimeError,
     terms::TensorSpec,
     weights::{Recipe, recipes},
@@ -50,7 +50,9 @@ pub struct PackedWeights {
 /// Why the weights could not be packed.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
-    #[error("Cannot write the packed weights to {path}: {source}. Make room there or choose another folder with the weight cache option")]
+    #[error(
+        "Cannot write the packed weights to {path}: {source}. Make room there or choose another folder with the weight cache option"
+    )]
     Write { path: PathBuf, source: std::io::Error },
     #[error("The packed weights {path} were damaged while they were written: {reason}")]
     Damaged { path: PathBuf, reason: String },

@@ -15,6 +15,8 @@ pub mod record;
 mod resident;
 pub mod runtime;
 pub mod terms;
+#[cfg(test)]
+mod tests;
 pub mod weights;
 
 pub use resident::{Dispatch, Resident};
