@@ -88,6 +88,8 @@ pub enum BackendError {
     #[error("The card's graph does not do {what}. Use the reference backend for this model")]
     Unsupported { what: String },
     #[error(transparent)]
+    Cache(#[from] ttnn::cache::CacheError),
+    #[error(transparent)]
     Runtime(#[from] ttnn::runtime::RuntimeError),
     #[error("Zero denoise steps were asked for. Ask for at least one")]
     NoSteps,

@@ -3,6 +3,7 @@
 //! The graph is written once, in TTNN's own terms, over the trait [`runtime::Runtime`]; what runs it is a choice. May be called by
 //! `policy` and `cli`; knows nothing of sensors, robots or ROS.
 
+pub mod cache;
 pub mod format;
 pub mod graph;
 pub mod host;
@@ -14,6 +15,8 @@ pub mod record;
 mod resident;
 pub mod runtime;
 pub mod terms;
+#[cfg(test)]
+mod tests;
 pub mod weights;
 
 pub use resident::{Dispatch, Resident};
