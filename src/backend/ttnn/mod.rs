@@ -3,7 +3,13 @@
 //! The graph is written once, in TTNN's own terms, over the trait [`runtime::Runtime`]; what runs it is a choice. May be called by
 //! `policy` and `cli`; knows nothing of sensors, robots or ROS.
 
+#[cfg(feature = "ttnn")]
+mod card;
+#[cfg(feature = "ttnn")]
+pub mod device;
 pub mod op;
 pub mod record;
 pub mod runtime;
+#[cfg(feature = "ttnn")]
+mod shim;
 pub mod terms;
