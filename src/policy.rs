@@ -174,8 +174,7 @@ impl Policy {
 
         let Geometry { horizon, action_dim, .. } = self.info.geometry;
         let request = DenoiseRequest { noise: noise(self.info.seed, index, horizon * action_dim), steps: self.info.steps };
-        let prefix = self.backend.prefix(&prepared.inputs)?;
-        let chunk = self.backend.denoise(&prefix, &prepared.inputs, &request)?;
+        let chunk = self.backend.infer(&prepared.inputs, &request)?;
         let actions = self.pipeline.robot_actions(&chunk.actions, &prepared.anchor)?;
         self.next_index = index + 1;
         Ok(PolicyChunk {

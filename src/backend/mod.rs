@@ -2,10 +2,14 @@
 //!
 //! A backend sees model space only (`model::ModelInputs` in, `model::Chunk` out): it knows nothing of sensors, robots or ROS.
 
+mod check;
+mod probe;
 pub mod reference;
 pub mod ttnn;
 
 use std::any::Any;
+
+pub use probe::{NoProbe, Probe};
 
 use crate::model::{Chunk, DenoiseRequest, ModelInputs, StageTimes};
 
@@ -48,6 +52,11 @@ pub trait Backend: Send {
     fn prefix(&mut self, inputs: &ModelInputs) -> Result<PrefixCache, BackendError>;
     /// The Euler loop of the action expert over a prefix. `inputs` is the observation that the prefix was made of.
     fn denoise(&mut self, prefix: &PrefixCache, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<Chunk, BackendError>;
+    /// Both, one after the other. A device takes all inputs at once.
+    fn infer(&mut self, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<Chunk, BackendError> {
+        let prefix = self.prefix(inputs)?;
+        self.denoise(&prefix, inputs, request)
+    }
 }
 
 /// Why a backend refused or failed.
@@ -73,6 +82,12 @@ pub enum BackendError {
     TensorShape { name: String, found: Vec<usize>, expected: Vec<usize> },
     #[error("Cannot start {threads} threads: {reason}")]
     Threads { threads: usize, reason: String },
+    #[error("This prefix cache was overwritten by a newer one. Compute the prefix again")]
+    StaleCache,
+    #[error("The card's graph does not do {what}. Use the reference backend for this model")]
+    Unsupported { what: String },
+    #[error(transparent)]
+    Runtime(#[from] ttnn::runtime::RuntimeError),
     #[error("Zero denoise steps were asked for. Ask for at least one")]
     NoSteps,
 }

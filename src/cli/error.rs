@@ -1,8 +1,13 @@
 use std::{io, path::PathBuf};
 
 use crate::{
-    backend::BackendError, checkpoint::CheckpointError, observation::ObservationError, policy::PolicyError, replay::ReplayError,
-    robot::RobotError, verify::VerifyError,
+    backend::{BackendError, ttnn::record::RecordingError},
+    checkpoint::CheckpointError,
+    observation::ObservationError,
+    policy::PolicyError,
+    replay::ReplayError,
+    robot::RobotError,
+    verify::VerifyError,
 };
 
 /// Why a subcommand stopped.
@@ -16,6 +21,8 @@ pub enum CliError {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
     #[error(transparent)]
     Replay(#[from] ReplayError),
     #[error(transparent)]

@@ -4,6 +4,7 @@
 
 pub mod bench;
 mod error;
+pub mod graph;
 pub mod infer;
 pub mod inspect;
 pub mod summary;

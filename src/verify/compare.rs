@@ -2,7 +2,7 @@
 
 use super::{Golden, Precision, Run, golden::GoldenTensor};
 use crate::{
-    backend::reference::{Probe, Rows},
+    backend::{Probe, reference::Rows},
     model::{Camera, Rope},
 };
 

@@ -7,7 +7,6 @@ mod attention;
 mod elementwise;
 mod gemma;
 mod linear;
-mod probe;
 mod suffix;
 mod vision;
 
@@ -16,15 +15,13 @@ mod tests;
 
 use std::time::Instant;
 
-pub use probe::{NoProbe, Probe};
-
 use self::{
     gemma::{Gemma, LayerCache, Pass, Until},
     linear::Linear,
     suffix::Suffix,
     vision::Vision,
 };
-use super::{Backend, BackendError, BackendInfo, PrefixCache};
+use super::{Backend, BackendError, BackendInfo, NoProbe, PrefixCache, Probe, check};
 use crate::{
     checkpoint::{Tensor, Weights},
     model::{Camera, Chunk, DenoiseRequest, Geometry, ModelInputs, Sequence, StageTimes, layout},
@@ -90,13 +87,7 @@ impl Loader<'_> {
 impl Reference {
     /// Takes the weights of a model of `geometry`. Large matrices are shared with `weights`, not copied.
     pub fn new(geometry: Geometry, weights: &Weights, options: ReferenceOptions) -> Result<Self, BackendError> {
-        for spec in geometry.tensors() {
-            let tensor = weights.get(&spec.name).ok_or_else(|| BackendError::MissingTensor(spec.name.clone()))?;
-            if tensor.shape() != spec.shape {
-                let found = tensor.shape().to_vec();
-                return Err(BackendError::TensorShape { name: spec.name, found, expected: spec.shape });
-            }
-        }
+        check::weights(&geometry, weights)?;
         let loader = Loader { weights };
         let threads = options.threads.unwrap_or(0);
         let pool = rayon::ThreadPoolBuilder::new()
@@ -123,7 +114,7 @@ impl Reference {
 
     /// [`Backend::prefix`] that shows every intermediate to `probe`.
     pub fn prefix_probed(&mut self, inputs: &ModelInputs, probe: &mut (dyn Probe + Send)) -> Result<PrefixCache, BackendError> {
-        self.check(inputs)?;
+        check::inputs(&self.geometry, inputs)?;
         let sequence = Sequence::new(&self.valid(inputs), self.geometry.horizon);
         self.pool.install(|| Ok(self.prefix_of(inputs, sequence, probe)))
     }
@@ -136,7 +127,7 @@ impl Reference {
         request: &DenoiseRequest,
         probe: &mut (dyn Probe + Send),
     ) -> Result<Chunk, BackendError> {
-        self.check_request(inputs, request)?;
+        check::request(&self.geometry, inputs, request)?;
         let Prefix { sequence, layers } = prefix.payload()?;
         let (actions, steps) =
             self.pool.install(|| self.suffix.denoise(&sequence.suffix, layers, &inputs.state, request, probe))?;
@@ -212,37 +203,6 @@ impl Reference {
         let times = StageTimes { vision, prefix: start.elapsed(), steps: Vec::new() };
         PrefixCache::new(times, Prefix { sequence, layers })
     }
-
-    fn check(&self, inputs: &ModelInputs) -> Result<(), BackendError> {
-        let geometry = &self.geometry;
-        let pixels = 3 * geometry.vision.image_size.pow(2);
-        let mut present = false;
-        for (slot, camera) in inputs.cameras.iter().enumerate() {
-            if let Camera::Present(values) = camera {
-                check_values(|| format!("Camera {slot}"), values, pixels)?;
-                present = true;
-            }
-        }
-        if !present {
-            return Err(BackendError::NoCamera);
-        }
-        let ids = &inputs.prompt.ids;
-        if ids.is_empty() {
-            return Err(BackendError::EmptyPrompt);
-        }
-        if ids.len() > geometry.prompt_slots {
-            return Err(BackendError::PromptLength { tokens: ids.len(), slots: geometry.prompt_slots });
-        }
-        match ids.iter().find(|&&id| id as usize >= geometry.vocab_size) {
-            Some(&id) => Err(BackendError::Token { id, vocab_size: geometry.vocab_size }),
-            None => Ok(()),
-        }
-    }
-
-    fn check_request(&self, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<(), BackendError> {
-        check_values(|| "The state".into(), &inputs.state, self.geometry.state_dim)?;
-        check_values(|| "The noise".into(), &request.noise, self.geometry.horizon * self.geometry.action_dim)
-    }
 }
 
 impl Backend for Reference {
@@ -256,16 +216,6 @@ impl Backend for Reference {
 
     fn denoise(&mut self, prefix: &PrefixCache, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<Chunk, BackendError> {
         self.denoise_probed(prefix, inputs, request, &mut NoProbe)
-    }
-}
-
-fn check_values(what: impl Fn() -> String, values: &[f32], expected: usize) -> Result<(), BackendError> {
-    if values.len() != expected {
-        return Err(BackendError::Shape { what: what(), found: values.len(), expected });
-    }
-    match values.iter().position(|value| !value.is_finite()) {
-        Some(index) => Err(BackendError::NotFinite { what: what(), index, value: values[index] }),
-        None => Ok(()),
     }
 }
 

@@ -77,7 +77,9 @@ impl Device {
             )));
         }
         let open_error = |error: cxx::Exception| RuntimeError::Open(message(error.what()));
-        let device = shim::open_device(&root, options.id, L1_SMALL_BYTES, options.trace_region_bytes).map_err(open_error)?;
+        let logs = env::temp_dir().join("pi0_tt");
+        let device = shim::open_device(&root, &logs.to_string_lossy(), options.id, L1_SMALL_BYTES, options.trace_region_bytes)
+            .map_err(open_error)?;
         let card = Card { device: Mutex::new(device), lost: AtomicBool::new(false) };
         let info = card.info(target).map_err(open_error)?;
         Ok(Self { card: Arc::new(card), info, target, capture: None })
@@ -239,7 +241,6 @@ impl Card {
             grid: CoreGrid { x: grid.x, y: grid.y },
             l1_bytes: device.l1_bytes()?,
             dram_bytes: device.memory_use(shim::Memory::DramInterleaved)?.total,
-            fused_residual: shim::has_fused_residual(),
         })
     }
 }
@@ -326,16 +327,6 @@ fn launch(op: &Op, inputs: &[&shim::Tensor]) -> Result<Vec<UniquePtr<shim::Tenso
             return shim::minimal_matmul_split(x, weight, chunks, &config.into(), dtype.into(), memory.into(), &compute.into())
                 .map(all);
         }
-        Op::MinimalMatmulAddcmul { ref config, dtype, memory, compute } => shim::minimal_matmul_addcmul(
-            inputs[0],
-            inputs[1],
-            inputs[2],
-            inputs[3],
-            &config.into(),
-            dtype.into(),
-            memory.into(),
-            &compute.into(),
-        ),
         Op::LayerNorm { epsilon, memory, compute } => shim::layer_norm(inputs[0], epsilon, memory.into(), &compute.into()),
         Op::RmsNorm { epsilon, memory, compute } => shim::rms_norm(inputs[0], epsilon, memory.into(), &compute.into()),
         Op::ScaledDotProductAttention { scale, ref program, memory, compute } => {
@@ -344,20 +335,21 @@ fn launch(op: &Op, inputs: &[&shim::Tensor]) -> Result<Vec<UniquePtr<shim::Tenso
             shim::scaled_dot_product_attention(q, k, v, &mask, scale, &program.into(), memory.into(), &compute.into())
         }
         Op::NlpCreateQkvHeads { num_heads, num_kv_heads, memory } => {
-            return shim::nlp_create_qkv_heads(inputs[0], num_heads as u32, num_kv_heads as u32, memory.into()).map(all);
+            let outputs: Vec<Operand> = inputs[1..].iter().map(|tensor| Operand { tensor }).collect();
+            let (heads, kv_heads) = (num_heads as u32, num_kv_heads as u32);
+            return shim::nlp_create_qkv_heads(inputs[0], heads, kv_heads, &outputs, memory.into()).map(all);
         }
         Op::NlpConcatHeads { memory } => shim::nlp_concat_heads(inputs[0], memory.into()),
         Op::RotaryEmbedding { memory, compute } => {
             shim::rotary_embedding(inputs[0], inputs[1], inputs[2], memory.into(), &compute.into())
         }
-        Op::FillCache => return shim::fill_cache(inputs[0], inputs[1]).map(|()| Vec::new()),
         Op::Concat { memory } => {
             let rows: Vec<Operand> = inputs.iter().map(|tensor| Operand { tensor }).collect();
             shim::concat_rows(&rows, memory.into())
         }
         Op::Add { dtype, memory } => shim::add(inputs[0], inputs[1], dtype.into(), memory.into()),
-        Op::Multiply { lhs_activation, dtype, memory } => {
-            shim::multiply(inputs[0], inputs[1], activation(lhs_activation), dtype.into(), memory.into())
+        Op::Multiply { lhs_activation } => {
+            return shim::multiply_in_place(inputs[0], inputs[1], activation(lhs_activation)).map(|()| Vec::new());
         }
         Op::Where { memory } => shim::select(inputs[0], inputs[1], inputs[2], memory.into()),
         Op::Reshape { shape } => shim::reshape(inputs[0], extents(shape), extents(shape.padded())),

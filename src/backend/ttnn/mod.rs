@@ -7,9 +7,18 @@
 mod card;
 #[cfg(feature = "ttnn")]
 pub mod device;
+pub mod format;
+pub mod graph;
+mod inputs;
 pub mod op;
+pub mod pack;
+pub mod plan;
 pub mod record;
+mod resident;
 pub mod runtime;
 #[cfg(feature = "ttnn")]
 mod shim;
 pub mod terms;
+pub mod weights;
+
+pub use resident::{Dispatch, Resident};

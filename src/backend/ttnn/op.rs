@@ -23,9 +23,6 @@ pub enum Op {
         memory: MemoryConfig,
         compute: ComputeKernelConfig,
     },
-    /// `ttnn.experimental.dit_minimal_matmul_addcmul_fused(x, weight, 1.0, residual, gate)`: `residual + (x weight) gate`, where
-    /// `gate` is `[1, 1, 1, outputs]`. From TTNN 0.67.
-    MinimalMatmulAddcmul { config: MinimalMatmulConfig, dtype: DataType, memory: MemoryConfig, compute: ComputeKernelConfig },
     /// `ttnn.layer_norm(x)` without weight and bias: they are folded into the product that follows.
     LayerNorm { epsilon: f32, memory: MemoryConfig, compute: ComputeKernelConfig },
     /// `ttnn.rms_norm(x)` without weight.
@@ -35,20 +32,24 @@ pub enum Op {
     /// `q` is `[batch, heads, queries, head_dim]`; `k` and `v` are `[batch, kv_heads, keys, head_dim]`; a mask is
     /// `[1, 1, queries, keys]`, added to the scores. Keys beyond the logical rows of `k` are not attended to.
     ScaledDotProductAttention { scale: f32, program: SdpaProgramConfig, memory: MemoryConfig, compute: ComputeKernelConfig },
-    /// `ttnn.experimental.nlp_create_qkv_heads(x)`: `[batch, 1, rows, (heads + 2 kv_heads) head_dim]` to queries, keys and values.
+    /// `ttnn.experimental.nlp_create_qkv_heads(x[, output_tensors = [q, k, v]])`: `[batch, 1, rows, (heads + 2 kv_heads) head_dim]` to
+    /// queries, keys and values.
+    ///
+    /// With output tensors the op writes into those, and gives none of its own. Keys and values may be longer than `x` when they
+    /// have one head and one batch: TTNN then writes their first rows and leaves the others, which is how the suffix's own keys
+    /// join the prefix's without a launch of their own.
     NlpCreateQkvHeads { num_heads: usize, num_kv_heads: usize, memory: MemoryConfig },
     /// `ttnn.experimental.nlp_concat_heads(x)`: `[batch, heads, rows, head_dim]` to `[batch, 1, rows, heads head_dim]`.
     NlpConcatHeads { memory: MemoryConfig },
-    /// `ttnn.experimental.rotary_embedding(x, cos, sin)`, half-split; the tables are `[1, 1, rows, head_dim]`.
+    /// `ttnn.experimental.rotary_embedding(x, cos, sin)`, half-split; the tables are `[1, 1, rows, head_dim]` with
+    /// at least the rows of `x`.
     RotaryEmbedding { memory: MemoryConfig, compute: ComputeKernelConfig },
-    /// `ttnn.fill_cache(cache, x, 0)`: overwrites the first rows of `cache` in place. No output.
-    FillCache,
     /// `ttnn.concat([...], dim = 2)`: rows one below the other. All but the last operand end at a tile.
     Concat { memory: MemoryConfig },
     /// `ttnn.add(a, b)`
     Add { dtype: DataType, memory: MemoryConfig },
-    /// `ttnn.multiply(a, b, input_tensor_a_activations = [...])`: `activation(a) b`
-    Multiply { lhs_activation: Option<Activation>, dtype: DataType, memory: MemoryConfig },
+    /// `ttnn.multiply(a, b, input_tensor_a_activations = [...], output_tensor = a)`: `a` becomes `activation(a) b`. No output.
+    Multiply { lhs_activation: Option<Activation> },
     /// `ttnn.where(condition, a, b)`: `a` where the condition is not zero, else `b`. All of one shape.
     Where { memory: MemoryConfig },
     /// `ttnn.reshape(x, shape)`: a view. The values stay where they are: only extents that need no data movement are allowed.
@@ -61,14 +62,12 @@ impl Op {
         match self {
             Self::Linear { .. } => "linear",
             Self::MinimalMatmulSplit { .. } => "minimal_matmul_split",
-            Self::MinimalMatmulAddcmul { .. } => "dit_minimal_matmul_addcmul_fused",
             Self::LayerNorm { .. } => "layer_norm",
             Self::RmsNorm { .. } => "rms_norm",
             Self::ScaledDotProductAttention { .. } => "scaled_dot_product_attention",
             Self::NlpCreateQkvHeads { .. } => "nlp_create_qkv_heads",
             Self::NlpConcatHeads { .. } => "nlp_concat_heads",
             Self::RotaryEmbedding { .. } => "rotary_embedding",
-            Self::FillCache => "fill_cache",
             Self::Concat { .. } => "concat",
             Self::Add { .. } => "add",
             Self::Multiply { .. } => "multiply",
@@ -105,15 +104,6 @@ impl Op {
                 rules.require(chunks > 0 && outputs.is_multiple_of(chunks * TILE), "every chunk needs whole tiles of columns")?;
                 Ok(vec![TensorSpec::new(rules.wide(outputs / chunks), dtype, memory); chunks])
             }
-            Self::MinimalMatmulAddcmul { dtype, memory, .. } => {
-                rules.count(4..=4)?;
-                rules.product()?;
-                let output = rules.wide(shapes[1].columns());
-                rules.require(shapes[2] == output, "the residual needs the shape of the product")?;
-                rules
-                    .require(shapes[3] == Shape::matrix(1, output.columns()), "the gate needs one row of the weight's outputs")?;
-                Ok(vec![TensorSpec::new(output, dtype, memory)])
-            }
             Self::LayerNorm { memory, .. } | Self::RmsNorm { memory, .. } => {
                 rules.count(1..=1)?;
                 Ok(vec![TensorSpec { memory, ..inputs[0] }])
@@ -131,14 +121,28 @@ impl Op {
                 Ok(vec![TensorSpec { memory, ..inputs[0] }])
             }
             Self::NlpCreateQkvHeads { num_heads, num_kv_heads, memory } => {
-                rules.count(1..=1)?;
-                let [batch, one, rows, columns] = shapes[0].0;
+                let [batch, one, rows, columns] = inputs.first().map_or([0; 4], |x| x.shape.0);
                 let heads = num_heads + 2 * num_kv_heads;
-                rules
-                    .require(one == 1 && heads > 0 && columns % (heads * TILE) == 0, "every head needs whole tiles of columns")?;
-                rules.require(rows % TILE == 0, "rows need whole tiles")?;
+                rules.require(
+                    one == 1 && heads > 0 && columns.is_multiple_of(heads * TILE),
+                    "every head needs whole tiles of columns",
+                )?;
+                rules.require(rows.is_multiple_of(TILE), "rows need whole tiles")?;
                 let split = |count| TensorSpec { shape: Shape([batch, count, rows, columns / heads]), memory, ..inputs[0] };
-                Ok(vec![split(num_heads), split(num_kv_heads), split(num_kv_heads)])
+                let outputs = vec![split(num_heads), split(num_kv_heads), split(num_kv_heads)];
+                let [_, into @ ..] = inputs else { return Ok(outputs) };
+                if into.is_empty() {
+                    return Ok(outputs);
+                }
+                rules.count(4..=4)?;
+                for (given, output) in into.iter().zip(&outputs) {
+                    let [batch, heads, rows, columns] = output.shape.0;
+                    let longer =
+                        given.shape.0 == [1, 1, given.shape.rows(), columns] && batch * heads == 1 && given.shape.rows() > rows;
+                    rules.require(given.shape == output.shape || longer, "an output tensor has another shape")?;
+                    rules.require(given.dtype == output.dtype, "output tensors need the number format of x")?;
+                }
+                Ok(Vec::new())
             }
             Self::NlpConcatHeads { memory } => {
                 rules.count(1..=1)?;
@@ -150,17 +154,10 @@ impl Op {
                 rules.count(3..=3)?;
                 rules.require(shapes[0].columns().is_multiple_of(2 * TILE), "each half of a head needs whole tiles")?;
                 rules.require(shapes[0].rows().is_multiple_of(TILE), "rows need whole tiles")?;
-                let table = Shape::matrix(shapes[0].rows(), shapes[0].columns());
-                rules.require(shapes[1] == table && shapes[2] == table, "the tables need one row for each row of a head")?;
+                let table = Shape::matrix(shapes[1].rows(), shapes[0].columns());
+                let enough = table.rows() >= shapes[0].rows() && shapes[1] == table && shapes[2] == table;
+                rules.require(enough, "the tables need a row for each row of a head")?;
                 Ok(vec![TensorSpec { memory, ..inputs[0] }])
-            }
-            Self::FillCache => {
-                rules.count(2..=2)?;
-                let ([_, heads, rows, columns], [batch, x_heads, x_rows, x_columns]) = (shapes[0].0, shapes[1].0);
-                rules.require(batch == 1 && heads == x_heads && columns == x_columns, "cache and rows need the same heads")?;
-                rules.require(x_rows <= rows && x_rows % TILE == 0, "the rows need whole tiles and room in the cache")?;
-                rules.require(inputs[0].dtype == inputs[1].dtype, "cache and rows need one number format")?;
-                Ok(Vec::new())
             }
             Self::Concat { memory } => {
                 rules.count(1..=8)?;
@@ -174,10 +171,15 @@ impl Op {
                 }
                 Ok(vec![TensorSpec { shape: Shape([batch, heads, rows, columns]), memory, ..inputs[0] }])
             }
-            Self::Add { dtype, memory } | Self::Multiply { dtype, memory, .. } => {
+            Self::Add { dtype, memory } => {
                 rules.count(2..=2)?;
                 rules.require(shapes[0] == shapes[1], "operands need one shape")?;
                 Ok(vec![TensorSpec::new(shapes[0], dtype, memory)])
+            }
+            Self::Multiply { .. } => {
+                rules.count(2..=2)?;
+                rules.require(shapes[0] == shapes[1], "operands need one shape")?;
+                Ok(Vec::new())
             }
             Self::Where { memory } => {
                 rules.count(3..=3)?;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     op::{Op, OpError},
+    plan::PlanError,
     terms::{CoreGrid, TensorSpec},
 };
 
@@ -15,12 +16,17 @@ pub struct DeviceInfo {
     pub name: String,
     /// Worker cores (`compute_with_storage_grid_size`).
     pub grid: CoreGrid,
-    /// Bytes of L1 in one core that tensors and circular buffers share.
+    /// Bytes of L1 in one core that tensors and circular buffers share (1,395,584 on Wormhole with TTNN 0.66).
     pub l1_bytes: usize,
     /// Bytes of DRAM in all banks.
     pub dram_bytes: u64,
-    /// `dit_minimal_matmul_addcmul_fused` exists (TTNN 0.67 and later).
-    pub fused_residual: bool,
+}
+
+impl DeviceInfo {
+    /// A Wormhole card with `grid` worker cores, as TTNN 0.66 opens an n150: 12 banks of DRAM, and the L1 that its firmware leaves.
+    pub fn wormhole(grid: CoreGrid) -> Self {
+        Self { name: "Wormhole".to_owned(), grid, l1_bytes: 1_395_584, dram_bytes: 12 * 1_073_741_792 }
+    }
 }
 
 /// Runs ops on tensors. Tensors are handles: cheap to clone, and their memory is free when the last one is dropped.
@@ -73,8 +79,14 @@ pub trait Runtime: Send {
 pub enum RuntimeError {
     #[error(transparent)]
     Op(#[from] OpError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error("{op} gave {found} tensors and the graph expects {expected}")]
+    Outputs { op: &'static str, expected: usize, found: usize },
     #[error("{expected} bytes are a tensor of {spec:?}, and {found} were given")]
     Size { spec: TensorSpec, expected: usize, found: usize },
+    #[error("Weights are needed to make a tensor's values")]
+    NoValues,
     #[error("The packed weights cannot be read: {0}")]
     Weights(String),
     #[error("The card refused {what}: {reason}")]

@@ -24,7 +24,6 @@
 #include <ttnn/operations/experimental/transformer/nlp_concat_heads/nlp_concat_heads.hpp>
 #include <ttnn/operations/experimental/transformer/nlp_create_qkv_heads/nlp_create_qkv_heads.hpp>
 #include <ttnn/operations/experimental/transformer/rotary_embedding/rotary_embedding.hpp>
-#include <ttnn/operations/kv_cache/kv_cache.hpp>
 #include <ttnn/operations/matmul/matmul.hpp>
 #include <ttnn/operations/normalization/layernorm/layernorm.hpp>
 #include <ttnn/operations/normalization/rmsnorm/rmsnorm.hpp>
@@ -33,14 +32,6 @@
 #include <ttnn/tensor/host_buffer/functions.hpp>
 #include <ttnn/tensor/tensor.hpp>
 #include <ttnn/tensor/tensor_ops.hpp>
-
-// From v0.67.0
-#if __has_include(<ttnn/operations/experimental/transformer/dit_minimal_matmul_addcmul_fused/dit_minimal_matmul_addcmul_fused.hpp>)
-#include <ttnn/operations/experimental/transformer/dit_minimal_matmul_addcmul_fused/dit_minimal_matmul_addcmul_fused.hpp>
-#define PI0_TT_FUSED_RESIDUAL 1
-#else
-#define PI0_TT_FUSED_RESIDUAL 0
-#endif
 
 #include "pi0_tt/src/backend/ttnn/shim.rs.h"
 
@@ -199,7 +190,7 @@ ttnn::Tensor host_tensor(const metal::TensorSpec& spec, rust::Slice<const std::u
     }
 }
 
-rust::Vec<Output> outputs(std::vector<ttnn::Tensor> tensors) {
+rust::Vec<Output> wrap_all(std::vector<ttnn::Tensor> tensors) {
     rust::Vec<Output> result;
     for (auto& tensor : tensors) {
         result.push_back(Output{wrap(std::move(tensor))});
@@ -281,13 +272,18 @@ Spec Tensor::spec() const {
     return spec;
 }
 
-bool has_fused_residual() { return PI0_TT_FUSED_RESIDUAL; }
-
 std::unique_ptr<Device> open_device(
-    rust::Str runtime_root, std::uint32_t id, std::size_t l1_small_bytes, std::size_t trace_bytes) {
+    rust::Str runtime_root,
+    rust::Str logs,
+    std::uint32_t id,
+    std::size_t l1_small_bytes,
+    std::size_t trace_bytes) {
     metal::SetRootDir(std::string(runtime_root));
-    // TTNN waits for a card without end unless told otherwise: five seconds without progress are a lost card.
+    // What TTNN takes from the environment alone; what is set there already stays.
+    // Else TTNN waits for a card without end: five seconds without progress are a lost card.
     setenv("TT_METAL_OPERATION_TIMEOUT_SECONDS", "5", /*overwrite=*/0);
+    // Else it writes into the current folder, and fails to open a card where it may not.
+    setenv("TT_METAL_LOGS_PATH", std::string(logs).c_str(), /*overwrite=*/0);
     auto mesh = metal::distributed::MeshDevice::create_unit_mesh(
         static_cast<int>(id), l1_small_bytes, trace_bytes, QUEUES, metal::DispatchCoreConfig{});
     mesh->enable_program_cache();
@@ -361,7 +357,7 @@ rust::Vec<Output> minimal_matmul_split(
     DataType dtype,
     Memory memory,
     const Compute& compute) {
-    return outputs(ttnn::experimental::minimal_matmul_split(
+    return wrap_all(ttnn::experimental::minimal_matmul_split(
         get(x),
         get(weight),
         chunks,
@@ -372,32 +368,6 @@ rust::Vec<Output> minimal_matmul_split(
         native(memory),
         native(dtype),
         native(compute)));
-}
-
-std::unique_ptr<Tensor> minimal_matmul_addcmul(
-    [[maybe_unused]] const Tensor& x,
-    [[maybe_unused]] const Tensor& weight,
-    [[maybe_unused]] const Tensor& residual,
-    [[maybe_unused]] const Tensor& gate,
-    [[maybe_unused]] const MinimalMatmul& config,
-    [[maybe_unused]] DataType dtype,
-    [[maybe_unused]] Memory memory,
-    [[maybe_unused]] const Compute& compute) {
-#if PI0_TT_FUSED_RESIDUAL
-    return wrap(ttnn::experimental::dit_minimal_matmul_addcmul_fused(
-        get(x),
-        get(weight),
-        /*scalar=*/1.0f,
-        get(residual),
-        get(gate),
-        /*bias_tensor=*/std::nullopt,
-        native(config),
-        native(memory),
-        native(dtype),
-        native(compute)));
-#else
-    throw std::runtime_error("dit_minimal_matmul_addcmul_fused needs TTNN 0.67.0 or later");
-#endif
 }
 
 std::unique_ptr<Tensor> layer_norm(const Tensor& x, float epsilon, Memory memory, const Compute& compute) {
@@ -455,10 +425,21 @@ std::unique_ptr<Tensor> scaled_dot_product_attention(
 }
 
 rust::Vec<Output> nlp_create_qkv_heads(
-    const Tensor& x, std::uint32_t num_heads, std::uint32_t num_kv_heads, Memory memory) {
+    const Tensor& x,
+    std::uint32_t num_heads,
+    std::uint32_t num_kv_heads,
+    rust::Slice<const Operand> outputs,
+    Memory memory) {
+    std::optional<std::vector<std::optional<ttnn::Tensor>>> into;
+    for (const auto& output : outputs) {
+        if (!into) {
+            into.emplace();
+        }
+        into->push_back(get(output.tensor));
+    }
     auto [q, k, v] = ttnn::experimental::nlp_create_qkv_heads(
-        get(x), /*input_tensor_kv=*/std::nullopt, num_heads, num_kv_heads, /*transpose_k_heads=*/false, native(memory));
-    return outputs({std::move(q), std::move(k), std::move(v)});
+        get(x), /*input_tensor_kv=*/std::nullopt, num_heads, num_kv_heads, /*transpose_k_heads=*/false, native(memory), into);
+    return into ? rust::Vec<Output>() : wrap_all({std::move(q), std::move(k), std::move(v)});
 }
 
 std::unique_ptr<Tensor> nlp_concat_heads(const Tensor& x, Memory memory) {
@@ -470,8 +451,6 @@ std::unique_ptr<Tensor> rotary_embedding(
     return wrap(ttnn::experimental::rotary_embedding(
         get(x), get(cos), get(sin), /*token_index=*/std::nullopt, native(memory), native(compute)));
 }
-
-void fill_cache(const Tensor& cache, const Tensor& x) { ttnn::fill_cache(get(cache), get(x), /*batch_idx=*/0); }
 
 std::unique_ptr<Tensor> concat_rows(rust::Slice<const Operand> inputs, Memory memory) {
     std::vector<ttnn::Tensor> tensors;
@@ -489,31 +468,29 @@ namespace {
 
 // From v0.67.0 `multiply` takes `fast_and_approximate_mode`: true is the matrix engine's product, the only one of v0.66.0.
 template <typename Multiply>
-ttnn::Tensor multiply_on_fpu(
+void multiply_on_fpu(
     const Multiply& multiply,
     const ttnn::Tensor& a,
     const ttnn::Tensor& b,
-    metal::DataType dtype,
-    const metal::MemoryConfig& memory,
     tt::stl::Span<const EltwiseUnaryWithParam> lhs_activations) {
+    const auto& memory = a.memory_config();
     const tt::stl::Span<const EltwiseUnaryWithParam> none;
     const std::optional<bool> legacy, fast = true;
-    if constexpr (requires { multiply(a, b, dtype, memory, std::nullopt, none, none, none, legacy, fast); }) {
-        return multiply(a, b, dtype, memory, std::nullopt, none, lhs_activations, none, legacy, fast);
+    if constexpr (requires { multiply(a, b, a.dtype(), memory, a, none, none, none, legacy, fast); }) {
+        multiply(a, b, a.dtype(), memory, a, none, lhs_activations, none, legacy, fast);
     } else {
-        return multiply(a, b, dtype, memory, std::nullopt, none, lhs_activations, none, legacy);
+        multiply(a, b, a.dtype(), memory, a, none, lhs_activations, none, legacy);
     }
 }
 
 }  // namespace
 
-std::unique_ptr<Tensor> multiply(
-    const Tensor& a, const Tensor& b, Activation lhs_activation, DataType dtype, Memory memory) {
+void multiply_in_place(const Tensor& a, const Tensor& b, Activation lhs_activation) {
     std::vector<EltwiseUnaryWithParam> lhs;
     if (const auto activation = native<EltwiseUnaryWithParam>(lhs_activation)) {
         lhs.push_back(*activation);
     }
-    return wrap(multiply_on_fpu(ttnn::multiply, get(a), get(b), native(dtype), native(memory), lhs));
+    multiply_on_fpu(ttnn::multiply, get(a), get(b), lhs);
 }
 
 std::unique_ptr<Tensor> select(const Tensor& condition, const Tensor& a, const Tensor& b, Memory memory) {

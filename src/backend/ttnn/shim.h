@@ -53,9 +53,12 @@ class Tensor {
     const std::unique_ptr<TensorHandle> handle;
 };
 
-bool has_fused_residual();
 std::unique_ptr<Device> open_device(
-    rust::Str runtime_root, std::uint32_t id, std::size_t l1_small_bytes, std::size_t trace_bytes);
+    rust::Str runtime_root,
+    rust::Str logs,
+    std::uint32_t id,
+    std::size_t l1_small_bytes,
+    std::size_t trace_bytes);
 
 std::unique_ptr<Tensor> upload(const Device& device, Spec spec, rust::Slice<const std::uint8_t> packed);
 void write(const Device& device, const Tensor& tensor, rust::Slice<const std::uint8_t> packed);
@@ -82,15 +85,6 @@ rust::Vec<Output> minimal_matmul_split(
     DataType dtype,
     Memory memory,
     const Compute& compute);
-std::unique_ptr<Tensor> minimal_matmul_addcmul(
-    const Tensor& x,
-    const Tensor& weight,
-    const Tensor& residual,
-    const Tensor& gate,
-    const MinimalMatmul& config,
-    DataType dtype,
-    Memory memory,
-    const Compute& compute);
 std::unique_ptr<Tensor> layer_norm(const Tensor& x, float epsilon, Memory memory, const Compute& compute);
 std::unique_ptr<Tensor> rms_norm(const Tensor& x, float epsilon, Memory memory, const Compute& compute);
 std::unique_ptr<Tensor> scaled_dot_product_attention(
@@ -103,15 +97,17 @@ std::unique_ptr<Tensor> scaled_dot_product_attention(
     Memory memory,
     const Compute& compute);
 rust::Vec<Output> nlp_create_qkv_heads(
-    const Tensor& x, std::uint32_t num_heads, std::uint32_t num_kv_heads, Memory memory);
+    const Tensor& x,
+    std::uint32_t num_heads,
+    std::uint32_t num_kv_heads,
+    rust::Slice<const Operand> outputs,
+    Memory memory);
 std::unique_ptr<Tensor> nlp_concat_heads(const Tensor& x, Memory memory);
 std::unique_ptr<Tensor> rotary_embedding(
     const Tensor& x, const Tensor& cos, const Tensor& sin, Memory memory, const Compute& compute);
-void fill_cache(const Tensor& cache, const Tensor& x);
 std::unique_ptr<Tensor> concat_rows(rust::Slice<const Operand> inputs, Memory memory);
 std::unique_ptr<Tensor> add(const Tensor& a, const Tensor& b, DataType dtype, Memory memory);
-std::unique_ptr<Tensor> multiply(
-    const Tensor& a, const Tensor& b, Activation lhs_activation, DataType dtype, Memory memory);
+void multiply_in_place(const Tensor& a, const Tensor& b, Activation lhs_activation);
 std::unique_ptr<Tensor> select(const Tensor& condition, const Tensor& a, const Tensor& b, Memory memory);
 std::unique_ptr<Tensor> reshape(
     const Tensor& x, std::array<std::uint32_t, 4> shape, std::array<std::uint32_t, 4> padded);

@@ -113,11 +113,14 @@ mod ffi {
         /// A handle on device memory, which is free when the last handle is gone.
         type Tensor;
 
-        /// Whether `dit_minimal_matmul_addcmul_fused` exists in the TTNN that the shim was compiled for.
-        fn has_fused_residual() -> bool;
-
-        /// `runtime_root` is where TTNN's kernels lie. Only the first call of a process sets it.
-        fn open_device(runtime_root: &str, id: u32, l1_small_bytes: usize, trace_bytes: usize) -> Result<UniquePtr<Device>>;
+        /// `runtime_root` is where TTNN's kernels lie, `logs` where it writes its own logs. Only the first call of a process sets them.
+        fn open_device(
+            runtime_root: &str,
+            logs: &str,
+            id: u32,
+            l1_small_bytes: usize,
+            trace_bytes: usize,
+        ) -> Result<UniquePtr<Device>>;
         fn grid(self: &Device) -> Result<Grid>;
         fn architecture(self: &Device) -> Result<String>;
         fn l1_bytes(self: &Device) -> Result<usize>;
@@ -155,16 +158,6 @@ mod ffi {
             memory: Memory,
             compute: &Compute,
         ) -> Result<Vec<Output>>;
-        fn minimal_matmul_addcmul(
-            x: &Tensor,
-            weight: &Tensor,
-            residual: &Tensor,
-            gate: &Tensor,
-            config: &MinimalMatmul,
-            dtype: DataType,
-            memory: Memory,
-            compute: &Compute,
-        ) -> Result<UniquePtr<Tensor>>;
         fn layer_norm(x: &Tensor, epsilon: f32, memory: Memory, compute: &Compute) -> Result<UniquePtr<Tensor>>;
         fn rms_norm(x: &Tensor, epsilon: f32, memory: Memory, compute: &Compute) -> Result<UniquePtr<Tensor>>;
         fn scaled_dot_product_attention(
@@ -177,7 +170,14 @@ mod ffi {
             memory: Memory,
             compute: &Compute,
         ) -> Result<UniquePtr<Tensor>>;
-        fn nlp_create_qkv_heads(x: &Tensor, num_heads: u32, num_kv_heads: u32, memory: Memory) -> Result<Vec<Output>>;
+        /// Into the tensors of `outputs` where there are three, and then without any of its own.
+        fn nlp_create_qkv_heads(
+            x: &Tensor,
+            num_heads: u32,
+            num_kv_heads: u32,
+            outputs: &[Operand],
+            memory: Memory,
+        ) -> Result<Vec<Output>>;
         fn nlp_concat_heads(x: &Tensor, memory: Memory) -> Result<UniquePtr<Tensor>>;
         fn rotary_embedding(
             x: &Tensor,
@@ -186,16 +186,10 @@ mod ffi {
             memory: Memory,
             compute: &Compute,
         ) -> Result<UniquePtr<Tensor>>;
-        fn fill_cache(cache: &Tensor, x: &Tensor) -> Result<()>;
         fn concat_rows(inputs: &[Operand], memory: Memory) -> Result<UniquePtr<Tensor>>;
         fn add(a: &Tensor, b: &Tensor, dtype: DataType, memory: Memory) -> Result<UniquePtr<Tensor>>;
-        fn multiply(
-            a: &Tensor,
-            b: &Tensor,
-            lhs_activation: Activation,
-            dtype: DataType,
-            memory: Memory,
-        ) -> Result<UniquePtr<Tensor>>;
+        /// `a` becomes `activation(a) b`.
+        fn multiply_in_place(a: &Tensor, b: &Tensor, lhs_activation: Activation) -> Result<()>;
         fn select(condition: &Tensor, a: &Tensor, b: &Tensor, memory: Memory) -> Result<UniquePtr<Tensor>>;
         fn reshape(x: &Tensor, shape: [u32; 4], padded: [u32; 4]) -> Result<UniquePtr<Tensor>>;
     }

@@ -1,0 +1,393 @@
+//! A π0 that stays on a runtime: weights, persistent inputs, captured traces.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use bytes::Bytes;
+
+use super::{
+    graph::{self, Denoise, KeyValues, Model, Ops, Prefix, Schedule, model::suffix_rows, prefill::padded_rows},
+    inputs,
+    pack::{pack, unpack},
+    runtime::{Runtime, RuntimeError},
+    terms::{DataType, MemoryConfig, Shape},
+    weights::{Recipe, patch_columns, recipes},
+};
+use crate::{
+    backend::{Backend, BackendError, BackendInfo, PrefixCache, Probe, check},
+    checkpoint::{Tensor, Weights},
+    model::{Chunk, DenoiseRequest, EulerSchedule, Geometry, ModelInputs, StageTimes, layout},
+};
+
+/// Kinds of prefix that are kept ready. Each holds its tables and its keys and values, 13 MB on the card.
+const KEPT_SESSIONS: usize = 8;
+
+/// How ops reach the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dispatch {
+    /// Captured once for each combination of cameras, prompt length and steps, then replayed.
+    Trace,
+    /// Op by op: for first bring-up, simulators and the CPU.
+    EachOp,
+}
+
+/// π0 on the runtime `R`.
+pub struct Resident<R: Runtime> {
+    runtime: R,
+    model: Model<R::Tensor>,
+    dispatch: Dispatch,
+    info: BackendInfo,
+    /// What the schedules and the prompt are made of; absent when the runtime holds no values.
+    source: Option<Source>,
+    schedules: BTreeMap<usize, Schedule<R::Tensor>>,
+    /// Most recently used last.
+    sessions: Vec<Session<R>>,
+    /// Counts computed prefixes: only the newest one's keys and values are still there.
+    generation: u64,
+}
+
+struct Source {
+    weights: Weights,
+    embed_tokens: Tensor,
+}
+
+/// Present cameras and prompt tokens: what the shapes of a prefix depend on.
+type Key = (usize, usize);
+
+struct Session<R: Runtime> {
+    key: Key,
+    prefix: Prefix<R::Tensor>,
+    denoise: Denoise<R::Tensor>,
+    patches: R::Tensor,
+    prompt: R::Tensor,
+    state: R::Tensor,
+    noise: R::Tensor,
+    vision: Stage<R, R::Tensor>,
+    prefill: Stage<R, Vec<KeyValues<R::Tensor>>>,
+    /// By number of steps.
+    loops: BTreeMap<usize, Stage<R, R::Tensor>>,
+}
+
+/// A part of the graph with its newest output, and its trace once it is captured.
+struct Stage<R: Runtime, T> {
+    output: Option<T>,
+    trace: Option<R::Trace>,
+}
+
+impl<R: Runtime, T> Default for Stage<R, T> {
+    fn default() -> Self {
+        Self { output: None, trace: None }
+    }
+}
+
+impl<R: Runtime, T> Stage<R, T> {
+    /// Computes the output anew.
+    fn run(
+        &mut self,
+        runtime: &mut R,
+        dispatch: Dispatch,
+        name: &str,
+        probe: Option<&mut (dyn Probe + Send)>,
+        graph: impl Fn(&mut Ops<'_, R>) -> Result<T, RuntimeError>,
+    ) -> Result<&T, RuntimeError> {
+        match (dispatch, &self.trace) {
+            (Dispatch::Trace, Some(trace)) => runtime.replay(trace)?,
+            (Dispatch::Trace, None) => {
+                // Once op by op, so that every program is compiled: nothing may be compiled inside of a capture.
+                drop(self.output.take());
+                drop(Ops::new(runtime, None).scope(name, &graph)?);
+                runtime.begin_capture()?;
+                let output = Ops::new(runtime, None).scope(name, &graph);
+                // A capture that failed is closed before anything else reaches the device.
+                let trace = runtime.end_capture();
+                self.output = Some(output?);
+                runtime.replay(self.trace.insert(trace?))?;
+            }
+            (Dispatch::EachOp, _) => {
+                drop(self.output.take());
+                let probe = probe.map(|probe| probe as &mut (dyn Probe + Send));
+                self.output = Some(Ops::new(runtime, probe).scope(name, &graph)?);
+            }
+        }
+        self.output.as_ref().ok_or(RuntimeError::NoValues)
+    }
+}
+
+/// Payload of a [`PrefixCache`].
+struct Computed {
+    key: Key,
+    generation: u64,
+}
+
+impl<R: Runtime> Resident<R> {
+    /// Uploads the weights; `packed` gives the bytes of one.
+    pub fn new(
+        mut runtime: R,
+        name: &'static str,
+        geometry: &Geometry,
+        weights: &Weights,
+        dispatch: Dispatch,
+        packed: &mut dyn FnMut(&Recipe) -> Result<Bytes, RuntimeError>,
+    ) -> Result<Self, BackendError> {
+        check::weights(geometry, weights)?;
+        supported(geometry)?;
+        let embed_tokens = format!("{}.embed_tokens.weight", layout::VLM);
+        let embed_tokens = weights.get(&embed_tokens).ok_or(BackendError::MissingTensor(embed_tokens))?.clone();
+        let recipes = recipes(geometry);
+        let model = Model::load(&mut runtime, geometry, &recipes, packed)?;
+        Ok(Self::with_model(runtime, name, model, &recipes, dispatch, Some(Source { weights: weights.clone(), embed_tokens })))
+    }
+
+    /// Without values, on a runtime that holds none.
+    pub fn without_values(mut runtime: R, geometry: &Geometry, dispatch: Dispatch) -> Result<Self, BackendError> {
+        supported(geometry)?;
+        let recipes = recipes(geometry);
+        let model = Model::load(&mut runtime, geometry, &recipes, &mut |_| Err(RuntimeError::NoValues))?;
+        Ok(Self::with_model(runtime, "shapes", model, &recipes, dispatch, None))
+    }
+
+    fn with_model(
+        runtime: R,
+        name: &'static str,
+        model: Model<R::Tensor>,
+        recipes: &[Recipe],
+        dispatch: Dispatch,
+        source: Option<Source>,
+    ) -> Self {
+        let info = BackendInfo {
+            name,
+            device: format!("{}, {}x{} cores", runtime.device().name, runtime.device().grid.x, runtime.device().grid.y),
+            dtypes: "bfloat8_b weights, bfloat16 activations, float32 sums".to_owned(),
+            weight_bytes: recipes.iter().map(|recipe| recipe.spec.bytes() as u64).sum(),
+        };
+        Self { runtime, model, dispatch, info, source, schedules: BTreeMap::new(), sessions: Vec::new(), generation: 0 }
+    }
+
+    pub fn runtime(&self) -> &R {
+        &self.runtime
+    }
+
+    /// [`Backend::infer`] that shows intermediates to `probe`. Op by op: a trace computes no intermediate that could be read.
+    pub fn infer_probed(
+        &mut self,
+        inputs: &ModelInputs,
+        request: &DenoiseRequest,
+        probe: &mut (dyn Probe + Send),
+    ) -> Result<Chunk, BackendError> {
+        let dispatch = std::mem::replace(&mut self.dispatch, Dispatch::EachOp);
+        let chunk = self.infer_with(inputs, request, Some(probe));
+        self.dispatch = dispatch;
+        chunk
+    }
+
+    fn infer_with(
+        &mut self,
+        inputs: &ModelInputs,
+        request: &DenoiseRequest,
+        mut probe: Option<&mut (dyn Probe + Send)>,
+    ) -> Result<Chunk, BackendError> {
+        let geometry = self.model.geometry;
+        check::inputs(&geometry, inputs)?;
+        check::request(&geometry, inputs, request)?;
+        let key = key(inputs);
+        self.prepare(key, Some(request.steps))?;
+        // Everything that a chunk needs goes up before its first op.
+        self.write_observation(key, inputs)?;
+        self.write_request(key, inputs, request)?;
+        let times = self.run_prefix(key, reborrow(&mut probe))?;
+        self.run_denoise(key, request.steps, times, probe)
+    }
+
+    /// Makes everything that must exist before a trace is captured.
+    ///
+    /// A tensor that is made while a trace exists may lie where the trace writes. So traces go first, and are captured again when
+    /// they are next used.
+    fn prepare(&mut self, key: Key, steps: Option<usize>) -> Result<(), BackendError> {
+        if let Some(found) = self.sessions.iter().position(|session| session.key == key) {
+            let session = self.sessions.remove(found);
+            self.sessions.push(session);
+        } else {
+            self.drop_traces();
+            if self.sessions.len() == KEPT_SESSIONS {
+                self.sessions.remove(0);
+            }
+            let session = Session::new(&mut self.runtime, &self.model, key)?;
+            self.sessions.push(session);
+        }
+        if let Some(steps) = steps.filter(|steps| !self.schedules.contains_key(steps)) {
+            self.drop_traces();
+            let euler = EulerSchedule::new(steps).ok_or(BackendError::NoSteps)?;
+            let weights = self.source.as_ref().map(|source| &source.weights);
+            let schedule = Schedule::new(&mut self.runtime, &self.model, weights, euler)?;
+            self.schedules.insert(steps, schedule);
+        }
+        Ok(())
+    }
+
+    fn drop_traces(&mut self) {
+        for session in &mut self.sessions {
+            session.vision = Stage::default();
+            session.prefill = Stage::default();
+            session.loops.clear();
+        }
+        // The keys and values went with them.
+        self.generation += 1;
+    }
+
+    fn write_observation(&mut self, key: Key, inputs: &ModelInputs) -> Result<(), BackendError> {
+        let Self { runtime, model, source, sessions, .. } = self;
+        let session = newest(sessions, key)?;
+        let spec = runtime.spec(&session.patches);
+        runtime.write(&session.patches, pack(&spec, &inputs::patches(&model.geometry, inputs)))?;
+        let spec = runtime.spec(&session.prompt);
+        let prompt = match source {
+            Some(source) => inputs::prompt(&source.embed_tokens, &inputs.prompt.ids, spec.shape.rows()),
+            None => vec![0.0; spec.shape.volume()],
+        };
+        Ok(runtime.write(&session.prompt, pack(&spec, &prompt))?)
+    }
+
+    fn write_request(&mut self, key: Key, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<(), BackendError> {
+        let Geometry { horizon, action_dim, state_dim, .. } = self.model.geometry;
+        let Self { runtime, sessions, .. } = self;
+        let session = newest(sessions, key)?;
+        for (tensor, values, width, first) in
+            [(&session.state, &inputs.state, state_dim, horizon), (&session.noise, &request.noise, action_dim, 0)]
+        {
+            let spec = runtime.spec(tensor);
+            runtime.write(tensor, pack(&spec, &inputs::placed(values, width, first, spec.shape.rows())))?;
+        }
+        Ok(())
+    }
+
+    fn run_prefix(&mut self, key: Key, mut probe: Option<&mut (dyn Probe + Send)>) -> Result<StageTimes, BackendError> {
+        let Self { runtime, model, dispatch, sessions, generation, .. } = self;
+        let Session { prefix, patches, prompt, vision, prefill, .. } = newest(sessions, key)?;
+        *generation += 1;
+        let start = Instant::now();
+        let images = vision.run(runtime, *dispatch, "vision", reborrow(&mut probe), |ops| {
+            graph::vision(ops, model, patches, &prefix.position)
+        })?;
+        runtime.synchronize()?;
+        let vision = start.elapsed();
+        let start = Instant::now();
+        prefill.run(runtime, *dispatch, "prefill", probe, |ops| graph::prefill(ops, model, prefix, images, prompt))?;
+        runtime.synchronize()?;
+        Ok(StageTimes { vision, prefix: start.elapsed(), steps: Vec::new() })
+    }
+
+    fn run_denoise(
+        &mut self,
+        key: Key,
+        steps: usize,
+        times: StageTimes,
+        probe: Option<&mut (dyn Probe + Send)>,
+    ) -> Result<Chunk, BackendError> {
+        let Geometry { horizon, action_dim, .. } = self.model.geometry;
+        let Self { runtime, model, dispatch, sessions, schedules, .. } = self;
+        let Session { denoise, state, noise, prefill, loops, .. } = newest(sessions, key)?;
+        let (Some(schedule), Some(cache)) = (schedules.get(&steps), &prefill.output) else {
+            return Err(BackendError::ForeignCache);
+        };
+        let start = Instant::now();
+        let actions = loops.entry(steps).or_default().run(runtime, *dispatch, "denoise", probe, |ops| {
+            graph::denoise(ops, model, (denoise, schedule), cache, state, noise)
+        })?;
+        let spec = runtime.spec(actions);
+        let values = unpack(&spec, &runtime.download(actions)?);
+        // The steps run as one: their times are equal shares.
+        let step = start.elapsed() / steps.try_into().unwrap_or(u32::MAX);
+        Ok(Chunk { actions: values[..horizon * action_dim].to_vec(), times: StageTimes { steps: vec![step; steps], ..times } })
+    }
+}
+
+impl<R: Runtime> Backend for Resident<R> {
+    fn describe(&self) -> BackendInfo {
+        self.info.clone()
+    }
+
+    fn prefix(&mut self, inputs: &ModelInputs) -> Result<PrefixCache, BackendError> {
+        check::inputs(&self.model.geometry, inputs)?;
+        let key = key(inputs);
+        self.prepare(key, None)?;
+        self.write_observation(key, inputs)?;
+        let times = self.run_prefix(key, None)?;
+        Ok(PrefixCache::new(times, Computed { key, generation: self.generation }))
+    }
+
+    fn denoise(&mut self, prefix: &PrefixCache, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<Chunk, BackendError> {
+        check::request(&self.model.geometry, inputs, request)?;
+        let &Computed { key, generation } = prefix.payload()?;
+        if !self.schedules.contains_key(&request.steps) {
+            // A new schedule is made while no trace exists, which takes the keys and values along: compute them again.
+            self.prepare(key, Some(request.steps))?;
+            self.write_observation(key, inputs)?;
+            self.run_prefix(key, None)?;
+        } else if generation != self.generation {
+            return Err(BackendError::StaleCache);
+        }
+        self.write_request(key, inputs, request)?;
+        self.run_denoise(key, request.steps, prefix.times.clone(), None)
+    }
+
+    fn infer(&mut self, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<Chunk, BackendError> {
+        self.infer_with(inputs, request, None)
+    }
+}
+
+impl<R: Runtime> Session<R> {
+    fn new(runtime: &mut R, model: &Model<R::Tensor>, key: Key) -> Result<Self, RuntimeError> {
+        let (cameras, tokens) = key;
+        let geometry = &model.geometry;
+        let prefix = Prefix::new(runtime, model, cameras, tokens)?;
+        let denoise = Denoise::new(runtime, geometry, cameras, tokens)?;
+        let images = cameras * geometry.vision.tokens();
+        let prompt_rows = padded_rows(geometry, cameras, tokens) - images;
+        let suffix = suffix_rows(geometry);
+        runtime.enter("inputs");
+        let mut input = |rows, columns, dtype| {
+            let shape = Shape::matrix(rows, columns);
+            graph::model::constant(runtime, shape, dtype, MemoryConfig::DramInterleaved, &vec![0.0; shape.volume()])
+        };
+        let patches = input(images, patch_columns(&geometry.vision), DataType::Bfloat16)?;
+        let prompt = input(prompt_rows, geometry.vlm.width, DataType::Bfloat16)?;
+        let state = input(suffix, geometry.state_dim, DataType::Float32)?;
+        let noise = input(suffix, geometry.action_dim, DataType::Float32)?;
+        runtime.leave();
+        let (vision, prefill) = (Stage::default(), Stage::default());
+        Ok(Self { key, prefix, denoise, patches, prompt, state, noise, vision, prefill, loops: BTreeMap::new() })
+    }
+}
+
+fn key(inputs: &ModelInputs) -> Key {
+    (inputs::cameras(inputs), inputs.prompt.ids.len())
+}
+
+/// The session that [`Resident::prepare`] put last.
+fn newest<R: Runtime>(sessions: &mut [Session<R>], key: Key) -> Result<&mut Session<R>, BackendError> {
+    sessions.last_mut().filter(|session| session.key == key).ok_or(BackendError::ForeignCache)
+}
+
+fn reborrow<'a>(probe: &'a mut Option<&mut (dyn Probe + Send)>) -> Option<&'a mut (dyn Probe + Send)> {
+    match probe {
+        Some(probe) => Some(&mut **probe),
+        None => None,
+    }
+}
+
+/// Whether the graph can express the geometry.
+fn supported(geometry: &Geometry) -> Result<(), BackendError> {
+    let tile = super::terms::TILE;
+    let unsupported = |what: String| Err(BackendError::Unsupported { what });
+    if !geometry.vision.tokens().is_multiple_of(tile) {
+        return unsupported(format!("{} tokens an image (a multiple of {tile} is needed)", geometry.vision.tokens()));
+    }
+    for (name, gemma) in [("language model", geometry.vlm), ("action expert", geometry.expert)] {
+        if gemma.kv_heads != 1 {
+            return unsupported(format!("{} key heads of the {name} (one is needed)", gemma.kv_heads));
+        }
+    }
+    if geometry.vlm.head_dim != geometry.expert.head_dim || geometry.vlm.depth != geometry.expert.depth {
+        return unsupported("towers of different head sizes or depths".to_owned());
+    }
+    Ok(())
+}
