@@ -6,17 +6,25 @@ use std::{
     ffi::c_void,
     process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use bytes::Bytes;
-use pi0_tt::backend::ttnn::{
-    device::{Device, DeviceOptions, DeviceTensor},
-    op::Op,
-    runtime::{Runtime, RuntimeError},
-    terms::{
-        Activation, ComputeKernelConfig, CoreGrid, DataType, MathFidelity, MatmulProgramConfig, MemoryConfig,
-        MinimalMatmulConfig, Multicast, SdpaProgramConfig, Shape, TensorSpec,
+use pi0_tt::{
+    backend::{
+        Backend,
+        ttnn::{
+            Dispatch, Resident,
+            device::{Device, DeviceOptions, DeviceTensor, DeviceTrace},
+            op::Op,
+            runtime::{DeviceInfo, Runtime, RuntimeError},
+            terms::{
+                Activation, ComputeKernelConfig, CoreGrid, DataType, MathFidelity, MatmulProgramConfig, MemoryConfig,
+                MinimalMatmulConfig, Multicast, SdpaProgramConfig, Shape, TensorSpec,
+            },
+        },
     },
+    model::{Camera, DenoiseRequest, Geometry, ModelInputs, Prompt},
 };
 
 use DataType::{Bfloat8B, Bfloat16, Float32};
@@ -307,6 +315,95 @@ fn a_capture_that_an_error_interrupts_is_closed_and_the_next_one_works() {
     mock.device.begin_capture().unwrap();
     mock.device.run(&op, &[&x]).unwrap();
     mock.device.end_capture().unwrap();
+}
+
+/// The card with zeros where the graph has weights: the mock card has no use for values.
+struct WithoutValues(Device);
+
+impl Runtime for WithoutValues {
+    type Tensor = DeviceTensor;
+    type Trace = DeviceTrace;
+
+    fn device(&self) -> &DeviceInfo {
+        self.0.device()
+    }
+
+    fn spec(&self, tensor: &DeviceTensor) -> TensorSpec {
+        self.0.spec(tensor)
+    }
+
+    fn upload(
+        &mut self,
+        spec: TensorSpec,
+        _: &mut dyn FnMut() -> Result<Bytes, RuntimeError>,
+    ) -> Result<DeviceTensor, RuntimeError> {
+        self.0.upload(spec, &mut || Ok(Bytes::from(vec![0; spec.bytes()])))
+    }
+
+    fn write(&mut self, tensor: &DeviceTensor, packed: Bytes) -> Result<(), RuntimeError> {
+        self.0.write(tensor, packed)
+    }
+
+    fn download(&mut self, tensor: &DeviceTensor) -> Result<Bytes, RuntimeError> {
+        self.0.download(tensor)
+    }
+
+    fn run(&mut self, op: &Op, inputs: &[&DeviceTensor]) -> Result<Vec<DeviceTensor>, RuntimeError> {
+        self.0.run(op, inputs)
+    }
+
+    fn begin_capture(&mut self) -> Result<(), RuntimeError> {
+        self.0.begin_capture()
+    }
+
+    fn end_capture(&mut self) -> Result<DeviceTrace, RuntimeError> {
+        self.0.end_capture()
+    }
+
+    fn replay(&mut self, _: &DeviceTrace) -> Result<(), RuntimeError> {
+        // The mock card refuses to; everything around it is as on a card.
+        Ok(())
+    }
+
+    fn synchronize(&mut self) -> Result<(), RuntimeError> {
+        self.0.synchronize()
+    }
+}
+
+/// One chunk of the published model, for 1 to 3 cameras.
+fn full_size_graph(dispatch: Dispatch) {
+    let geometry = Geometry::preset("base").unwrap();
+    for cameras in 1..=3 {
+        let Mock { device, _alone } = Mock::open();
+        let start = Instant::now();
+        let mut resident = Resident::without_values(WithoutValues(device), &geometry, dispatch).unwrap();
+        let loaded = start.elapsed();
+        let inputs = ModelInputs {
+            cameras: vec![Camera::Present(vec![0.0; 3 * geometry.vision.image_size.pow(2)]); cameras],
+            prompt: Prompt { ids: vec![0; 32] },
+            state: vec![0.0; geometry.state_dim],
+        };
+        let request = DenoiseRequest { noise: vec![0.0; geometry.horizon * geometry.action_dim], steps: 10 };
+        for round in 0..2 {
+            let start = Instant::now();
+            let chunk = resident.infer(&inputs, &request).unwrap_or_else(|error| panic!("{cameras} cameras: {error}"));
+            assert_eq!(chunk.actions.len(), geometry.horizon * geometry.action_dim);
+            println!("{cameras} cameras, {dispatch:?}, round {round}: {:?} after {loaded:?} of uploads", start.elapsed());
+        }
+        let held = resident.runtime().0.memory_use(DRAM).unwrap();
+        println!("{} MB of {} MB of DRAM", held.allocated >> 20, held.total >> 20);
+        assert!((2 << 30..4 << 30).contains(&held.allocated), "{held:?}");
+    }
+}
+
+#[test]
+fn ttnn_accepts_the_full_size_graph_op_by_op() {
+    full_size_graph(Dispatch::EachOp);
+}
+
+#[test]
+fn ttnn_captures_the_full_size_graph() {
+    full_size_graph(Dispatch::Trace);
 }
 
 /// Runs one test of this file in a process of its own with another environment.
