@@ -4,6 +4,10 @@
 //! `policy` and `cli`; knows nothing of sensors, robots or ROS.
 
 pub mod cache;
+#[cfg(feature = "ttnn")]
+mod card;
+#[cfg(feature = "ttnn")]
+pub mod device;
 pub mod format;
 pub mod graph;
 pub mod host;
@@ -14,9 +18,11 @@ pub mod plan;
 pub mod record;
 mod resident;
 pub mod runtime;
+#[cfg(feature = "ttnn")]
+mod shim;
 pub mod terms;
 #[cfg(test)]
 mod tests;
 pub mod weights;
 
-pub use resident::{Dispatch, Resident};
+pub use resident::{Dispatch, Resident, TRACE_REGION_BYTES};
