@@ -30,7 +30,8 @@ pub enum Op {
     /// `ttnn.transformer.scaled_dot_product_attention(q, k, v[, attn_mask], is_causal = False)`.
     ///
     /// `q` is `[batch, heads, queries, head_dim]`; `k` and `v` are `[batch, kv_heads, keys, head_dim]`; a mask is
-    /// `[1, 1, queries, keys]`, added to the scores. Keys beyond the logical rows of `k` are not attended to.
+    /// `[1, 1, queries, keys]`, added to the scores before they are scaled. Keys beyond the logical rows of `k` are not attended
+    /// to.
     ScaledDotProductAttention { scale: f32, program: SdpaProgramConfig, memory: MemoryConfig, compute: ComputeKernelConfig },
     /// `ttnn.experimental.nlp_create_qkv_heads(x[, output_tensors = [q, k, v]])`: `[batch, 1, rows, (heads + 2 kv_heads) head_dim]` to
     /// queries, keys and values.
