@@ -3,6 +3,7 @@
 //! A backend sees model space only (`model::ModelInputs` in, `model::Chunk` out): it knows nothing of sensors, robots or ROS.
 
 mod check;
+mod kernels;
 mod probe;
 pub mod reference;
 pub mod ttnn;
@@ -86,6 +87,8 @@ pub enum BackendError {
     StaleCache,
     #[error("The card's graph does not do {what}. Use the reference backend for this model")]
     Unsupported { what: String },
+    #[error(transparent)]
+    Cache(#[from] ttnn::cache::CacheError),
     #[error(transparent)]
     Runtime(#[from] ttnn::runtime::RuntimeError),
     #[error("Zero denoise steps were asked for. Ask for at least one")]

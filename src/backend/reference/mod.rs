@@ -4,7 +4,6 @@
 //! rounded once, exact `t = 1 + k dt`. Weights stay in the checkpoint's format and are widened as they are used.
 
 mod attention;
-mod elementwise;
 mod gemma;
 mod linear;
 mod suffix;
