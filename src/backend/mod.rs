@@ -4,12 +4,14 @@
 
 mod check;
 mod kernels;
+mod open;
 mod probe;
 pub mod reference;
 pub mod ttnn;
 
 use std::any::Any;
 
+pub use open::{BackendKind, BackendOptions, open};
 pub use probe::{NoProbe, Probe};
 
 use crate::model::{Chunk, DenoiseRequest, ModelInputs, StageTimes};
@@ -58,6 +60,13 @@ pub trait Backend: Send {
         let prefix = self.prefix(inputs)?;
         self.denoise(&prefix, inputs, request)
     }
+    /// [`Backend::infer`] that shows intermediates to `probe`, for verification.
+    fn infer_probed(
+        &mut self,
+        inputs: &ModelInputs,
+        request: &DenoiseRequest,
+        probe: &mut (dyn Probe + Send),
+    ) -> Result<Chunk, BackendError>;
 }
 
 /// Why a backend refused or failed.
@@ -85,6 +94,11 @@ pub enum BackendError {
     Threads { threads: usize, reason: String },
     #[error("This prefix cache was overwritten by a newer one. Compute the prefix again")]
     StaleCache,
+    #[error(
+        "This build has no backend ttnn: it was made without the C++ library of TTNN. Build with the cargo feature ttnn (see docs/ttnn.md), \
+         or choose reference, or ttnn_host to see on the CPU what the card would compute"
+    )]
+    NotBuilt,
     #[error("The card's graph does not do {what}. Use the reference backend for this model")]
     Unsupported { what: String },
     #[error(transparent)]

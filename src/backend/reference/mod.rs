@@ -216,6 +216,16 @@ impl Backend for Reference {
     fn denoise(&mut self, prefix: &PrefixCache, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<Chunk, BackendError> {
         self.denoise_probed(prefix, inputs, request, &mut NoProbe)
     }
+
+    fn infer_probed(
+        &mut self,
+        inputs: &ModelInputs,
+        request: &DenoiseRequest,
+        probe: &mut (dyn Probe + Send),
+    ) -> Result<Chunk, BackendError> {
+        let prefix = self.prefix_probed(inputs, probe)?;
+        self.denoise_probed(&prefix, inputs, request, probe)
+    }
 }
 
 /// The number formats of the weights in words, largest share first.

@@ -25,4 +25,4 @@ pub mod terms;
 mod tests;
 pub mod weights;
 
-pub use resident::{Dispatch, Resident};
+pub use resident::{Dispatch, Resident, TRACE_REGION_BYTES};
