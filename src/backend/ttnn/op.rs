@@ -48,8 +48,8 @@ pub enum Op {
     Concat { memory: MemoryConfig },
     /// `ttnn.add(a, b)`
     Add { dtype: DataType, memory: MemoryConfig },
-    /// `ttnn.multiply(a, b, input_tensor_a_activations = [...])`: `activation(a) b`
-    Multiply { lhs_activation: Option<Activation>, dtype: DataType, memory: MemoryConfig },
+    /// `ttnn.multiply(a, b, input_tensor_a_activations = [...], output_tensor = a)`: `a` becomes `activation(a) b`. No output.
+    Multiply { lhs_activation: Option<Activation> },
     /// `ttnn.where(condition, a, b)`: `a` where the condition is not zero, else `b`. All of one shape.
     Where { memory: MemoryConfig },
     /// `ttnn.reshape(x, shape)`: a view. The values stay where they are: only extents that need no data movement are allowed.
@@ -171,10 +171,15 @@ impl Op {
                 }
                 Ok(vec![TensorSpec { shape: Shape([batch, heads, rows, columns]), memory, ..inputs[0] }])
             }
-            Self::Add { dtype, memory } | Self::Multiply { dtype, memory, .. } => {
+            Self::Add { dtype, memory } => {
                 rules.count(2..=2)?;
                 rules.require(shapes[0] == shapes[1], "operands need one shape")?;
                 Ok(vec![TensorSpec::new(shapes[0], dtype, memory)])
+            }
+            Self::Multiply { .. } => {
+                rules.count(2..=2)?;
+                rules.require(shapes[0] == shapes[1], "operands need one shape")?;
+                Ok(Vec::new())
             }
             Self::Where { memory } => {
                 rules.count(3..=3)?;

@@ -18,8 +18,9 @@ use super::{
 pub const DRAM_BYTES_PER_NS: f64 = 288.0;
 /// Nanoseconds that a block of a product costs beside its arithmetic: a handshake and a multicast. Ranks configurations only.
 const BLOCK_NS: f64 = 500.0;
-/// L1 that is kept free of plans: allocation is in whole tiles and may fragment.
-const MARGIN: usize = 16 * 1024;
+/// L1 that plans leave free: TTNN takes the first gap that fits, so that tensors lie lower than the sum of their sizes says, by up to
+/// two activations of the prefix; and 6 KB hold the suffix's constants.
+const MARGIN: usize = 96 * 1024;
 
 /// A product `[rows, inputs] x [inputs, outputs]`.
 #[derive(Clone, Copy, Debug)]

@@ -187,9 +187,9 @@ fn expert_layer<R: Runtime>(
         let normed = ops.rms_norm(&x)?;
         let [gate, up] = ops.split(&normed, &layer.gate_up, &[&x])?;
         drop(normed);
-        let hidden = ops.multiply(&gate, &up, Some(Activation::Gelu))?;
-        drop([gate, up]);
-        ops.linear(&hidden, &layer.down, None, &[&x])
+        ops.multiply(&gate, &up, Some(Activation::Gelu))?;
+        drop(up);
+        ops.linear(&gate, &layer.down, None, &[&x])
     })?;
     ops.add(&x, &down)
 }

@@ -159,13 +159,9 @@ impl<'a, R: Runtime> Ops<'a, R> {
         self.one(&Op::Add { dtype: DataType::Float32, memory: L1 }, &[a, b])
     }
 
-    pub fn multiply(
-        &mut self,
-        a: &R::Tensor,
-        b: &R::Tensor,
-        lhs_activation: Option<Activation>,
-    ) -> Result<R::Tensor, RuntimeError> {
-        self.one(&Op::Multiply { lhs_activation, dtype: ACTIVATION, memory: L1 }, &[a, b])
+    /// `a` becomes `activation(a) b`: the hidden activations of an MLP need no third place in L1.
+    pub fn multiply(&mut self, a: &R::Tensor, b: &R::Tensor, lhs_activation: Option<Activation>) -> Result<(), RuntimeError> {
+        self.some(&Op::Multiply { lhs_activation }, &[a, b]).map(|[]| ())
     }
 
     pub fn choose(&mut self, condition: &R::Tensor, a: &R::Tensor, b: &R::Tensor) -> Result<R::Tensor, RuntimeError> {

@@ -121,15 +121,9 @@ pub fn prefill<R: Runtime>(
     let mut x = ops.scope("embeddings", |ops| ops.concat(&[images, prompt], L1))?;
     let shape = ops.spec(&x).shape;
     let hidden = TensorSpec::new(Shape::matrix(shape.rows(), mlp_columns(geometry.mlp_width)), DataType::Bfloat16, L1);
-    // Gate, up and their product beside the residual and its norm; where they do not fit, `up` waits in DRAM.
+    // Gate and up beside the residual and its norm; where they do not fit, `up` waits in DRAM.
     let residual = TensorSpec::new(shape, DataType::Bfloat16, L1);
-    let up_memory = if ops.fits_l1(&[hidden, hidden, residual, residual], PRODUCT_BUFFERS)
-        && ops.fits_l1(&[hidden, hidden, hidden, residual], 0)
-    {
-        L1
-    } else {
-        DRAM
-    };
+    let up_memory = if ops.fits_l1(&[hidden, hidden, residual, residual], PRODUCT_BUFFERS) { L1 } else { DRAM };
     let mut cache = Vec::with_capacity(geometry.depth);
     for (index, layer) in model.vlm.iter().enumerate() {
         x = ops.scope(format!("layer.{index}"), |ops| {
@@ -158,12 +152,12 @@ pub fn prefill<R: Runtime>(
             drop(attended);
             let down = ops.scope("mlp", |ops| {
                 let normed = ops.rms_norm(&x)?;
-                let up = ops.linear_as(&normed, &layer.up, None, &[&x], DataType::Bfloat16, up_memory)?;
-                let gate = ops.linear(&normed, &layer.gate, Some(Activation::Gelu), &[&x, &up])?;
+                let gate = ops.linear(&normed, &layer.gate, Some(Activation::Gelu), &[&x])?;
+                let up = ops.linear_as(&normed, &layer.up, None, &[&x, &gate], DataType::Bfloat16, up_memory)?;
                 drop(normed);
-                let hidden = ops.multiply(&gate, &up, None)?;
-                drop([gate, up]);
-                ops.linear(&hidden, &layer.down, None, &[&x])
+                ops.multiply(&gate, &up, None)?;
+                drop(up);
+                ops.linear(&gate, &layer.down, None, &[&x])
             })?;
             let x = ops.add(&x, &down)?;
             ops.show(|| format!("prefix.layer.{index}"), &x, 0..valid)?;

@@ -60,6 +60,7 @@ pub fn vision<R: Runtime>(
     debug_assert_eq!(ops.spec(&x).shape, Shape::matrix(rows, width));
     ops.scope("projector", |ops| {
         let normed = ops.layer_norm(&x)?;
+        drop(x);
         ops.linear_as(&normed, &model.projector, None, &[], DataType::Bfloat16, MemoryConfig::DramInterleaved)
     })
 }
