@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from ttnn_numbers import Numbers
-from ttnn_ops import TILE, Ops, padded
+from ttnn_ops import TILE, WRITTEN, Ops, padded
 
 MOCK = Path(__file__).resolve().parents[1] / "data" / "wormhole_n150.yaml"
 FORMAT = 1
@@ -173,8 +173,7 @@ class Replay:
             self.hold(tensor, value, view_of=inputs[0] if view else None)
         self.measure(call, inputs, graph)
         if self.numbers:
-            # An op without outputs has written into the operands after its first.
-            self.numbers.compare(expected, values or operands[1:])
+            self.numbers.compare(expected, values or operands[WRITTEN[call["op"]]])
         self.counts["views" if view else "ops"] += 1
 
     def on_deallocate(self, tensor: int) -> None:

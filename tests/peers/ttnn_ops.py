@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 TILE = 32
+# Ops without outputs: the operands that they write into.
+WRITTEN = {"multiply": slice(0, 1), "nlp_create_qkv_heads": slice(1, 4)}
 
 
 def padded(shape: list[int]) -> list[int]:
@@ -121,8 +123,8 @@ class Ops:
 
     def multiply(self, call, a, b):
         activation = self.terms.activation(call["lhs_activation"])
-        fused = {} if activation is None else {"input_tensor_a_activations": [activation]}
-        return self.ttnn.multiply(a, b, **self.terms.output(call), **fused)
+        self.ttnn.multiply(a, b, output_tensor=a, input_tensor_a_activations=[] if activation is None else [activation])
+        return []
 
     def where(self, call, condition, a, b):
         return self.ttnn.where(condition, a, b, **self.terms.output(call))
