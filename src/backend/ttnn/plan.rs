@@ -18,6 +18,8 @@ use super::{
 pub const DRAM_BYTES_PER_NS: f64 = 288.0;
 /// Nanoseconds that a block of a product costs beside its arithmetic: a handshake and a multicast. Ranks configurations only.
 const BLOCK_NS: f64 = 500.0;
+/// Cycles that the unpacker takes to bring a tile to the matrix engine. Ranks configurations only.
+const UNPACK_CYCLES: f64 = 24.0;
 /// L1 that plans leave free: TTNN takes the first gap that fits, so that tensors lie lower than the sum of their sizes says, by up to
 /// two activations of the prefix; and 6 KB hold the suffix's constants.
 const MARGIN: usize = 96 * 1024;
@@ -113,11 +115,11 @@ pub fn matmul(device: &DeviceInfo, product: &Product, reserved: usize) -> Result
             for out_block_h in divisors(per_core_m) {
                 for out_block_w in divisors(per_core_n) {
                     let blocks = (k / in0_block_w) * (per_core_m / out_block_h) * (per_core_n / out_block_w);
-                    let cost = product.cost(per_core_m, per_core_n).total() + BLOCK_NS * blocks as f64;
+                    let (out_subblock_h, out_subblock_w) = subblock(out_block_h, out_block_w, product.compute.fp32_dest_acc_en);
+                    let cost = pipelined(product, (per_core_m, per_core_n), (out_subblock_h, out_subblock_w), blocks);
                     if best.is_some_and(|(least, _)| least <= cost) {
                         continue;
                     }
-                    let (out_subblock_h, out_subblock_w) = subblock(out_block_h, out_block_w, product.compute.fp32_dest_acc_en);
                     let config = MatmulProgramConfig {
                         multicast,
                         grid: device.grid,
@@ -139,6 +141,16 @@ pub fn matmul(device: &DeviceInfo, product: &Product, reserved: usize) -> Result
     }
     let what = || format!("a product of {m}x{k} by {k}x{n} tiles");
     best.map(|(_, config)| config).ok_or_else(|| PlanError { what: what(), l1, grid: device.grid })
+}
+
+/// Nanoseconds of a product in `blocks` blocks, of which one is read while the one before is computed.
+fn pipelined(product: &Product, (m, n): (usize, usize), (subblock_h, subblock_w): (usize, usize), blocks: usize) -> f64 {
+    let ProductCost { compute, weight } = product.cost(m, n);
+    // A subblock of h x w products brings h tiles of one operand and w of the other.
+    let loads = (subblock_h + subblock_w) as f64 / (subblock_h * subblock_w) as f64;
+    let cycles = product.compute.math_fidelity.cycles() as f64;
+    let compute = compute * (loads * UNPACK_CYCLES / cycles).max(1.0);
+    compute.max(weight) + compute.min(weight) / blocks as f64 + BLOCK_NS * blocks as f64
 }
 
 /// Bytes of the circular buffers of one core.
