@@ -3,6 +3,7 @@
 //! The graph is written once, in TTNN's own terms, over the trait [`runtime::Runtime`]; what runs it is a choice. May be called by
 //! `policy` and `cli`; knows nothing of sensors, robots or ROS.
 
+pub mod coverage;
 pub mod format;
 pub mod graph;
 mod inputs;
