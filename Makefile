@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test test-full clean
+.PHONY: help setup build run test test-full test-ttnn clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: build ## Run the whole test suite
 
 test-full: build ## Run the test suite, the largest goldens and the soak runs
 	@tools/test.sh --full
+
+test-ttnn: ## Build the card's side and run it on a mock card, when the C++ headers of TTNN are found
+	@tools/test_ttnn.sh
 
 clean: ## Remove everything that was built or set up
 	rm -rf build target

@@ -6,24 +6,12 @@ use std::{
 };
 
 use crate::{
-    backend::{
-        Backend, BackendError, BackendInfo,
-        reference::{Reference, ReferenceOptions},
-    },
+    backend::{self, Backend, BackendError, BackendInfo, BackendOptions},
     checkpoint::{Checkpoint, CheckpointError, Family, OpenOptions},
     model::{DenoiseRequest, Geometry, StageTimes, noise},
     observation::{Observation, ObservationError, Pipeline, ResizeKernel},
     robot::{CommandKind, RobotError, RobotProfile},
 };
-
-/// Which backend computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum BackendKind {
-    /// The CPU in float32
-    Reference,
-    /// A Tenstorrent card
-    Ttnn,
-}
 
 /// Everything that decides what a policy computes.
 #[derive(Clone, Debug)]
@@ -31,7 +19,7 @@ pub struct PolicyOptions {
     pub checkpoint: PathBuf,
     /// Path of a robot profile (`config/robots/*.yaml`).
     pub robot: PathBuf,
-    pub backend: BackendKind,
+    pub backend: BackendOptions,
     /// Overrides for what the checkpoint folder does not hold.
     pub tokenizer: Option<PathBuf>,
     pub norm_stats: Option<PathBuf>,
@@ -41,8 +29,6 @@ pub struct PolicyOptions {
     pub seed: u64,
     /// Euler steps; `None` takes the checkpoint's.
     pub steps: Option<usize>,
-    /// Threads of the backend; `None` takes all cores.
-    pub threads: Option<usize>,
 }
 
 /// What an opened policy is.
@@ -108,13 +94,7 @@ impl Policy {
         let from = OpenOptions { tokenizer: options.tokenizer.clone(), norm_stats: options.norm_stats.clone() };
         let checkpoint = Checkpoint::open(&options.checkpoint, &from)?;
         let pipeline = Pipeline::new(&checkpoint, &profile, options.resize)?;
-        let backend: Box<dyn Backend> = match options.backend {
-            BackendKind::Reference => {
-                let reference = ReferenceOptions { threads: options.threads, ..Default::default() };
-                Box::new(Reference::new(checkpoint.geometry, &checkpoint.weights, reference)?)
-            }
-            BackendKind::Ttnn => return Err(PolicyError::BackendAbsent { backend: "ttnn" }),
-        };
+        let backend = backend::open(checkpoint.geometry, &checkpoint.weights, &options.backend)?;
         Ok(Self {
             required_cameras: pipeline.required_cameras().map(str::to_owned).collect(),
             state_joints: profile.state_joints().map(str::to_owned).collect(),
@@ -205,6 +185,4 @@ pub enum PolicyError {
     Observation(#[from] ObservationError),
     #[error(transparent)]
     Backend(#[from] BackendError),
-    #[error("This build has no backend {backend}. Choose reference")]
-    BackendAbsent { backend: &'static str },
 }

@@ -6,26 +6,25 @@ use std::collections::BTreeMap;
 
 use pi0_tt::{
     backend::{
-        Backend,
+        Backend, BackendError, BackendKind, BackendOptions,
         reference::{Reference, ReferenceOptions},
     },
     checkpoint::{Dtype, synth, synthetic},
     model::{DenoiseRequest, Geometry, noise},
     observation::{Observation, RgbImage},
-    policy::{BackendKind, Policy, PolicyError, PolicyOptions},
+    policy::{Policy, PolicyError, PolicyOptions},
 };
 
 fn options(checkpoint: &std::path::Path) -> PolicyOptions {
     PolicyOptions {
         checkpoint: checkpoint.to_owned(),
         robot: pi0_tt::robot::find("config/robots/aloha_sim.yaml").unwrap(),
-        backend: BackendKind::Reference,
+        backend: BackendOptions { threads: Some(2), ..BackendOptions::new(BackendKind::Reference) },
         tokenizer: None,
         norm_stats: None,
         resize: None,
         seed: 5,
         steps: None,
-        threads: Some(2),
     }
 }
 
@@ -89,10 +88,33 @@ fn a_refused_observation_does_not_use_up_a_chunk_number() {
 }
 
 #[test]
+#[cfg(not(feature = "ttnn"))]
 fn a_backend_that_is_not_in_the_build_says_so() {
     let dir = checkpoint();
-    let absent = PolicyOptions { backend: BackendKind::Ttnn, ..options(&dir.path().join("ck")) };
-    assert!(matches!(Policy::open(&absent), Err(PolicyError::BackendAbsent { backend: "ttnn" })));
+    let absent = PolicyOptions { backend: BackendOptions::new(BackendKind::Ttnn), ..options(&dir.path().join("ck")) };
+    let error = Policy::open(&absent).err().expect("no card without the feature");
+    assert!(matches!(error, PolicyError::Backend(BackendError::NotBuilt)));
+    assert!(error.to_string().contains("ttnn_host"), "{error}");
+}
+
+#[test]
+fn the_cards_graph_on_the_cpu_commands_what_the_reference_commands() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = dir.path().join("ck");
+    synth::write_synthetic(&checkpoint, &Geometry::small(), synth::Precision::Float32, |_| ()).unwrap();
+    let cache = dir.path().join("cache");
+    let host = BackendOptions { weight_cache: Some(cache.clone()), ..BackendOptions::new(BackendKind::TtnnHost) };
+    let host = PolicyOptions { backend: host, ..options(&checkpoint) };
+    let mut card = Policy::open(&host).unwrap();
+    let mut reference = Policy::open(&options(&checkpoint)).unwrap();
+    assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1, "the packed weights go where they were told to");
+    for _ in 0..2 {
+        let (found, wanted) = (card.infer(&observation()).unwrap(), reference.infer(&observation()).unwrap());
+        let difference: f64 = found.actions.iter().zip(&wanted.actions).map(|(a, b)| (a - b).powi(2)).sum();
+        let size: f64 = wanted.actions.iter().map(|b| b * b).sum();
+        assert!((difference / size).sqrt() <= 2e-2, "{}", (difference / size).sqrt());
+    }
+    assert_eq!(card.info().backend.name, "ttnn_host");
 }
 
 #[test]

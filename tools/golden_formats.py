@@ -7,9 +7,11 @@ import os
 import tempfile
 from pathlib import Path
 
-DATA = Path(__file__).parent.parent / "tests/data"
+DATA = Path(__file__).resolve().parent.parent / "tests/data"
 # TTNN asks the hardware's properties even for a tensor on the host: a mock card answers.
 os.environ.setdefault("TT_METAL_MOCK_CLUSTER_DESC_PATH", str(DATA / "wormhole_n150.yaml"))
+# It also writes logs below the working directory.
+os.chdir(tempfile.mkdtemp())
 
 import numpy as np
 import ttnn

@@ -3,12 +3,15 @@
 //! A backend sees model space only (`model::ModelInputs` in, `model::Chunk` out): it knows nothing of sensors, robots or ROS.
 
 mod check;
+mod kernels;
+mod open;
 mod probe;
 pub mod reference;
 pub mod ttnn;
 
 use std::any::Any;
 
+pub use open::{BackendKind, BackendOptions, open};
 pub use probe::{NoProbe, Probe};
 
 use crate::model::{Chunk, DenoiseRequest, ModelInputs, StageTimes};
@@ -57,6 +60,13 @@ pub trait Backend: Send {
         let prefix = self.prefix(inputs)?;
         self.denoise(&prefix, inputs, request)
     }
+    /// [`Backend::infer`] that shows intermediates to `probe`, for verification.
+    fn infer_probed(
+        &mut self,
+        inputs: &ModelInputs,
+        request: &DenoiseRequest,
+        probe: &mut (dyn Probe + Send),
+    ) -> Result<Chunk, BackendError>;
 }
 
 /// Why a backend refused or failed.
@@ -84,8 +94,15 @@ pub enum BackendError {
     Threads { threads: usize, reason: String },
     #[error("This prefix cache was overwritten by a newer one. Compute the prefix again")]
     StaleCache,
+    #[error(
+        "This build has no backend ttnn: it was made without the C++ library of TTNN. Build with the cargo feature ttnn (see docs/ttnn.md), \
+         or choose reference, or ttnn_host to see on the CPU what the card would compute"
+    )]
+    NotBuilt,
     #[error("The card's graph does not do {what}. Use the reference backend for this model")]
     Unsupported { what: String },
+    #[error(transparent)]
+    Cache(#[from] ttnn::cache::CacheError),
     #[error(transparent)]
     Runtime(#[from] ttnn::runtime::RuntimeError),
     #[error("Zero denoise steps were asked for. Ask for at least one")]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::CliError;
 use crate::{
     observation::{CompressedImageView, JointSelector, Observation, ObservationError, ResizeKernel},
-    policy::{BackendKind, Policy, PolicyChunk, PolicyOptions},
+    policy::{Policy, PolicyChunk, PolicyOptions},
     robot,
 };
 
@@ -29,9 +29,8 @@ pub struct Args {
     /// What the robot is to do [default: the profile's instruction]
     #[arg(long)]
     instruction: Option<String>,
-    /// What computes
-    #[arg(long, value_enum, default_value_t = BackendKind::Reference)]
-    backend: BackendKind,
+    #[command(flatten)]
+    backend: super::BackendArgs,
     /// tokenizer.json or SentencePiece model, when the checkpoint folder has none
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
@@ -50,9 +49,6 @@ pub struct Args {
     /// Euler steps [default: the checkpoint's]
     #[arg(long, value_name = "N", value_parser = super::steps())]
     steps: Option<usize>,
-    /// Threads of the backend [default: all cores]
-    #[arg(long, value_name = "N", value_parser = super::positive())]
-    threads: Option<usize>,
     /// Print every row and the model's own output as JSON instead of a table of the first rows
     #[arg(long)]
     json: bool,
@@ -75,13 +71,12 @@ pub fn run(args: &Args) -> Result<ExitCode, CliError> {
     let mut policy = Policy::open(&PolicyOptions {
         checkpoint: args.checkpoint.clone(),
         robot: robot::find(&args.robot)?,
-        backend: args.backend,
+        backend: args.backend.options(),
         tokenizer: args.tokenizer.clone(),
         norm_stats: args.norm_stats.clone(),
         resize: args.resize,
         seed: args.seed,
         steps: args.steps,
-        threads: args.threads,
     })?;
     if policy.info().synthetic {
         tracing::warn!("The weights are SYNTHETIC: these actions mean nothing");

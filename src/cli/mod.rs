@@ -15,9 +15,36 @@ pub mod verify;
 use std::{
     fmt,
     io::{self, ErrorKind, Write},
+    path::PathBuf,
 };
 
 pub use error::CliError;
+
+use crate::backend::{BackendKind, BackendOptions};
+
+/// Which backend computes, and how.
+#[derive(clap::Args, Debug)]
+pub struct BackendArgs {
+    /// What computes
+    #[arg(long, value_enum, default_value_t = BackendKind::Reference)]
+    backend: BackendKind,
+    /// CPU threads of the backend [default: all cores]
+    #[arg(long, value_name = "N", value_parser = positive())]
+    threads: Option<usize>,
+    /// Folder for weights packed for the card [default: pi0_tt in the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    weight_cache: Option<PathBuf>,
+    /// Send ops to the card one by one instead of replaying captured traces: for first bring-up and simulators
+    #[arg(long)]
+    no_trace: bool,
+}
+
+impl BackendArgs {
+    pub fn options(&self) -> BackendOptions {
+        let &Self { backend: kind, threads, ref weight_cache, no_trace } = self;
+        BackendOptions { kind, threads, weight_cache: weight_cache.clone(), trace: !no_trace }
+    }
+}
 
 /// Writes a result to standard output. A reader who closed the pipe (`| head`) has seen enough, which is no error.
 fn print(result: impl fmt::Display) -> Result<(), CliError> {

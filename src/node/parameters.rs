@@ -10,8 +10,9 @@ use rclrs::{
 
 use super::instruction;
 use crate::{
+    backend::{BackendKind, BackendOptions},
     observation::ResizeKernel,
-    policy::{BackendKind, PolicyOptions},
+    policy::PolicyOptions,
     robot::{self, RobotError},
 };
 
@@ -26,6 +27,8 @@ pub struct Parameters {
     seed: ReadOnlyParameter<i64>,
     denoise_steps: ReadOnlyParameter<i64>,
     threads: ReadOnlyParameter<i64>,
+    weight_cache: ReadOnlyParameter<Arc<str>>,
+    trace: ReadOnlyParameter<bool>,
     pub rate_hz: MandatoryParameter<f64>,
     pub default_instruction: MandatoryParameter<Arc<str>>,
     instruction_durability: ReadOnlyParameter<Arc<str>>,
@@ -72,7 +75,7 @@ impl Parameters {
             robot: Text::new("robot", "Robot profile: a name from share/pi0_tt/config/robots or the path of a YAML file.")
                 .checked("a name or a path, required", not_empty)
                 .read_only(node)?,
-            backend: Text::new("backend", "Where the model runs: the CPU in float32 or a Tenstorrent card.")
+            backend: Text::new("backend", "Where the model runs: the CPU in float32, a Tenstorrent card, or the card's graph on the CPU.")
                 .default("reference")
                 .one_of::<BackendKind>()
                 .read_only(node)?,
@@ -91,6 +94,11 @@ impl Parameters {
             seed: integer(node, "seed", 0, 0, i64::MAX, "Seed of the noise. The same seed and observations give the same chunks.")?,
             denoise_steps: integer(node, "denoise_steps", 0, 0, 1000, "Euler steps of the flow matching. 0: the checkpoint's (10).")?,
             threads: integer(node, "threads", 0, 0, 1024, "CPU threads of the backend. 0: all cores.")?,
+            weight_cache: Text::new("weight_cache", "Folder for weights packed for the card, which make the next start fast.")
+                .default("")
+                .noted("a path, or empty: pi0_tt in the user's cache folder")
+                .read_only(node)?,
+            trace: boolean(node, "trace", true, "Replay captured traces on the card. false: op by op, for bring-up and simulators.")?,
             rate_hz: number(
                 node,
                 "inference.rate_hz",
@@ -127,13 +135,17 @@ impl Parameters {
         Ok(PolicyOptions {
             checkpoint: PathBuf::from(&*self.checkpoint.get()),
             robot: robot::find(&self.robot.get())?,
-            backend: parsed("backend", &self.backend)?,
+            backend: BackendOptions {
+                kind: parsed("backend", &self.backend)?,
+                threads: positive(&self.threads),
+                weight_cache: path(&self.weight_cache),
+                trace: self.trace.get(),
+            },
             tokenizer: path(&self.tokenizer),
             norm_stats: path(&self.norm_stats),
             resize: parsed("resize", &self.resize)?,
             seed: self.seed.get() as u64,
             steps: positive(&self.denoise_steps),
-            threads: positive(&self.threads),
         })
     }
 
@@ -191,7 +203,8 @@ trait Choice: Copy + 'static {
 }
 
 impl Choice for BackendKind {
-    const CHOICES: &'static [(&'static str, Self)] = &[("reference", Self::Reference), ("ttnn", Self::Ttnn)];
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("reference", Self::Reference), ("ttnn", Self::Ttnn), ("ttnn_host", Self::TtnnHost)];
 }
 
 /// `None`: the checkpoint family's.
@@ -290,6 +303,20 @@ fn integer(
         .map_err(|source| explain(name, INTEGER, description, &constraints, source))
 }
 
+fn boolean(
+    node: &NodeState,
+    name: &str,
+    default: bool,
+    description: &'static str,
+) -> Result<ReadOnlyParameter<bool>, ParameterError> {
+    node.declare_parameter(name)
+        .default(default)
+        .description(description)
+        .constraints(BOOLEAN)
+        .read_only()
+        .map_err(|source| explain(name, BOOLEAN, description, BOOLEAN, source))
+}
+
 fn number(
     node: &NodeState,
     name: &str,
@@ -318,6 +345,7 @@ fn range<T: ParameterVariant + PartialOrd>(lower: T, upper: T) -> ParameterRange
 // What a value of each type looks like in a parameter file.
 const TEXT: &str = "text, in quotes if it looks like a number";
 const INTEGER: &str = "an integer";
+const BOOLEAN: &str = "true or false";
 const NUMBER: &str = "a number with a decimal point, such as 10.0";
 
 /// rclrs does not name the parameter in its errors.

@@ -6,14 +6,22 @@ use rayon::prelude::*;
 use super::{
     Loader, Probe,
     attention::{Heads, KeyValues, attention},
-    elementwise::{gelu_times, rms_norm},
-    linear::{Linear, Product, blocks, products},
+    linear::{Linear, Product, products},
     vision::add_rows,
 };
 use crate::{
-    backend::BackendError,
+    backend::{
+        BackendError,
+        kernels::{
+            elementwise::{gelu_times, multiply, rms_norm},
+            gemm::{block, blocks},
+        },
+    },
     model::{GemmaGeometry, Rope, Rows},
 };
+
+/// `rms_norm_eps` of every Gemma.
+const EPSILON: f32 = 1e-6;
 
 /// RMSNorm with `1 + weight`.
 struct RmsNorm {
@@ -73,7 +81,10 @@ impl RmsNorm {
 
     fn forward(&self, x: &[f32], out: &mut [f32]) {
         let width = self.gain.len();
-        out.par_chunks_exact_mut(width).zip(x.par_chunks_exact(width)).for_each(|(out, x)| rms_norm(x, &self.gain, out));
+        out.par_chunks_exact_mut(width).zip(x.par_chunks_exact(width)).for_each(|(out, x)| {
+            rms_norm(x, EPSILON, out);
+            multiply(out, &self.gain);
+        });
     }
 }
 
@@ -171,13 +182,13 @@ fn gated_hidden(layer: &Layer, x: &[f32], hidden: &mut [f32], width: usize) {
     let x = MatRef::from_row_major_slice(x, n, width);
     let hidden = MatMut::from_row_major_slice_mut(hidden, n, layer.gate_proj.outputs);
     let tasks: Vec<_> = blocks(hidden).collect();
-    tasks.into_par_iter().for_each(|(first, mut block)| {
-        let features = block.ncols();
+    tasks.into_par_iter().for_each(|(first, mut hidden)| {
+        let features = hidden.ncols();
         let (mut gate, mut up) = (vec![0.0; n * features], vec![0.0; n * features]);
-        layer.gate_proj.block(x, first, MatMut::from_row_major_slice_mut(&mut gate, n, features));
-        layer.up_proj.block(x, first, MatMut::from_row_major_slice_mut(&mut up, n, features));
+        block(&layer.gate_proj, x, first, MatMut::from_row_major_slice_mut(&mut gate, n, features));
+        block(&layer.up_proj, x, first, MatMut::from_row_major_slice_mut(&mut up, n, features));
         gelu_times(&mut gate, &up);
-        block.copy_from(MatRef::from_row_major_slice(&gate, n, features));
+        hidden.copy_from(MatRef::from_row_major_slice(&gate, n, features));
     });
 }
 

@@ -1,23 +1,17 @@
-//! `y = x W^T + b` with weights in their stored format.
-//!
-//! The product itself is faer's. Weights are cut into blocks of output rows, one task each; bfloat16 and float16 blocks are widened to
-//! float32 in a buffer that stays in the cache, so that a bf16 checkpoint never exists in float32 in memory.
+//! `y = x W^T + b` with weights in the checkpoint's format.
 
-use std::{cell::RefCell, time::Instant};
+use std::{ops::Range, time::Instant};
 
-use faer::{Accum, MatMut, MatRef, Par, linalg::matmul::matmul as faer_matmul};
+use faer::{MatMut, MatRef};
 use rayon::prelude::*;
 
-use crate::checkpoint::{Tensor, TensorData};
-
-/// Output features of one task. Large enough that packing `x` anew for each costs little beside the product.
-const FEATURES: usize = 256;
-/// Input features that are widened at a time: 256 x 1024 float32 are 1 MiB, the second-level cache of one core.
-const DEPTH: usize = 1024;
-
-thread_local! {
-    static WIDENED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
+use crate::{
+    backend::kernels::{
+        elementwise::add,
+        gemm::{self, DEPTH, Weight},
+    },
+    checkpoint::{Tensor, TensorData},
+};
 
 /// A weight `[outputs, inputs]` with an optional bias `[outputs]`.
 #[derive(Clone, Debug)]
@@ -45,34 +39,39 @@ impl Linear {
     pub fn forward(&self, x: &[f32], out: &mut [f32]) {
         products(x, &mut [Product { linear: self, out }]);
         if let Some(bias) = &self.bias {
-            out.par_chunks_exact_mut(self.outputs).for_each(|row| super::elementwise::add(row, bias));
+            out.par_chunks_exact_mut(self.outputs).for_each(|row| add(row, bias));
+        }
+    }
+}
+
+impl Weight for Linear {
+    fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    fn depth(&self) -> usize {
+        match self.weight.data() {
+            TensorData::F32(_) => self.inputs,
+            TensorData::BF16(_) | TensorData::F16(_) => DEPTH,
         }
     }
 
-    /// `block[rows, features] = x W[first..first + features]^T` on this thread.
-    pub fn block(&self, x: MatRef<'_, f32>, first: usize, mut block: MatMut<'_, f32>) {
-        let features = block.ncols();
+    fn panel<'a>(&'a self, inputs: Range<usize>, outputs: Range<usize>, buffer: &'a mut Vec<f32>) -> MatRef<'a, f32> {
         let narrow = match self.weight.data() {
+            // The depth of float32 weights is all inputs.
             TensorData::F32(weight) => {
-                let weight = &weight[first * self.inputs..(first + features) * self.inputs];
-                let weight = MatRef::from_row_major_slice(weight, features, self.inputs).transpose();
-                return faer_matmul(block, Accum::Replace, x, weight, 1.0, Par::Seq);
+                let weight = &weight[outputs.start * self.inputs..outputs.end * self.inputs];
+                return MatRef::from_row_major_slice(weight, outputs.len(), self.inputs).transpose();
             }
             narrow => narrow,
         };
-        WIDENED.with_borrow_mut(|widened| {
-            for start in (0..self.inputs).step_by(DEPTH) {
-                let depth = DEPTH.min(self.inputs - start);
-                widened.resize(widened.len().max(features * depth), 0.0);
-                let widened = &mut widened[..features * depth];
-                for (feature, row) in widened.chunks_exact_mut(depth).enumerate() {
-                    narrow.widen_into((first + feature) * self.inputs + start, row);
-                }
-                let weight = MatRef::from_row_major_slice(&*widened, features, depth).transpose();
-                let accum = if start == 0 { Accum::Replace } else { Accum::Add };
-                faer_matmul(block.as_mut(), accum, x.subcols(start, depth), weight, 1.0, Par::Seq);
-            }
-        });
+        let (features, depth) = (outputs.len(), inputs.len());
+        buffer.resize(buffer.len().max(features * depth), 0.0);
+        let widened = &mut buffer[..features * depth];
+        for (output, row) in outputs.zip(widened.chunks_exact_mut(depth)) {
+            narrow.widen_into(output * self.inputs + inputs.start, row);
+        }
+        MatRef::from_row_major_slice(widened, features, depth).transpose()
     }
 }
 
@@ -80,28 +79,12 @@ impl Linear {
 pub fn products(x: &[f32], products: &mut [Product<'_>]) {
     let Some(inputs) = products.first().map(|product| product.linear.inputs) else { return };
     let rows = x.len() / inputs;
-    let x = MatRef::from_row_major_slice(x, rows, inputs);
-    let mut tasks = Vec::new();
-    for Product { linear, out } in products {
-        let out = MatMut::from_row_major_slice_mut(out, rows, linear.outputs);
-        tasks.extend(blocks(out).map(|(first, block)| (*linear, first, block)));
-    }
-    tasks.into_par_iter().for_each(|(linear, first, block)| linear.block(x, first, block));
-}
-
-/// Cuts `out` into blocks of up to [`FEATURES`] columns, each with the number of its first column.
-pub fn blocks<'a>(out: MatMut<'a, f32>) -> impl Iterator<Item = (usize, MatMut<'a, f32>)> {
-    let mut rest = Some(out);
-    let mut first = 0;
-    std::iter::from_fn(move || {
-        let out = rest.take().filter(|out| out.ncols() > 0)?;
-        let columns = FEATURES.min(out.ncols());
-        let (block, after) = out.split_at_col_mut(columns);
-        rest = Some(after);
-        let at = first;
-        first += block.ncols();
-        Some((at, block))
-    })
+    let products = products.iter_mut().map(|Product { linear, out }| gemm::Product {
+        weight: *linear,
+        first: 0,
+        out: MatMut::from_row_major_slice_mut(out, rows, linear.outputs),
+    });
+    gemm::products(MatRef::from_row_major_slice(x, rows, inputs), products);
 }
 
 /// The best rate of five float32 products of the size of the language model's MLP, in GFLOP/s.

@@ -4,7 +4,6 @@
 //! rounded once, exact `t = 1 + k dt`. Weights stay in the checkpoint's format and are widened as they are used.
 
 mod attention;
-mod elementwise;
 mod gemma;
 mod linear;
 mod suffix;
@@ -216,6 +215,16 @@ impl Backend for Reference {
 
     fn denoise(&mut self, prefix: &PrefixCache, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<Chunk, BackendError> {
         self.denoise_probed(prefix, inputs, request, &mut NoProbe)
+    }
+
+    fn infer_probed(
+        &mut self,
+        inputs: &ModelInputs,
+        request: &DenoiseRequest,
+        probe: &mut (dyn Probe + Send),
+    ) -> Result<Chunk, BackendError> {
+        let prefix = self.prefix_probed(inputs, probe)?;
+        self.denoise_probed(&prefix, inputs, request, probe)
     }
 }
 

@@ -4,12 +4,14 @@ use std::time::{Duration, Instant};
 
 use super::{
     Loader, Probe,
-    elementwise::{add, silu},
     gemma::{Gemma, LayerCache, Pass, Until},
     linear::{Linear, Product, products},
 };
 use crate::{
-    backend::BackendError,
+    backend::{
+        BackendError,
+        kernels::elementwise::{add, silu},
+    },
     checkpoint::Tensor,
     model::{DenoiseRequest, EulerSchedule, Geometry, Rows, layout, time_embedding},
 };

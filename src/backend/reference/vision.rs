@@ -5,13 +5,18 @@ use rayon::prelude::*;
 use super::{
     Loader, Probe,
     attention::{Heads, KeyValues, attention},
-    elementwise::{add, bias_gelu, layer_norm},
     linear::{Linear, Product, products},
 };
 use crate::{
-    backend::BackendError,
+    backend::{
+        BackendError,
+        kernels::elementwise::{add, bias_gelu, layer_norm, multiply},
+    },
     model::{Mask, VisionGeometry, layout},
 };
+
+/// `layer_norm_eps` of SigLIP.
+const EPSILON: f32 = 1e-6;
 
 /// LayerNorm weight and bias.
 pub struct LayerNorm {
@@ -48,9 +53,11 @@ impl LayerNorm {
 
     fn forward(&self, x: &[f32], out: &mut [f32]) {
         let width = self.weight.len();
-        out.par_chunks_exact_mut(width)
-            .zip(x.par_chunks_exact(width))
-            .for_each(|(out, x)| layer_norm(x, &self.weight, &self.bias, out));
+        out.par_chunks_exact_mut(width).zip(x.par_chunks_exact(width)).for_each(|(out, x)| {
+            layer_norm(x, EPSILON, out);
+            multiply(out, &self.weight);
+            add(out, &self.bias);
+        });
     }
 }
 

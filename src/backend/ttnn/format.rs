@@ -4,26 +4,52 @@
 //! `bfloat8_b` gives each 16 consecutive values of a face's row one exponent: a tile is 64 exponents (float32's biased ones), one for
 //! each row of each face, followed by 1024 bytes of sign and 7-bit magnitude, in units of 2^(exponent - 127 - 6).
 
+use bytemuck::Pod;
+use half::bf16;
 use multiversion::multiversion;
-use rayon::prelude::*;
 
-/// Rows and columns of a tile.
-pub const TILE: usize = 32;
-/// Bytes of a `bfloat8_b` tile.
-pub const BFLOAT8_TILE: usize = EXPONENTS + TILE * TILE;
+use super::terms::{DataType, TILE};
 
 const FACE: usize = 16;
 const FACES: usize = 4;
 const EXPONENTS: usize = FACES * FACE;
+const BFLOAT8_TILE: usize = EXPONENTS + TILE * TILE;
 
-/// Bytes of a `bfloat8_b` matrix.
-pub const fn bfloat8_bytes(rows: usize, columns: usize) -> usize {
-    rows.div_ceil(TILE) * columns.div_ceil(TILE) * BFLOAT8_TILE
+/// Bytes of the tiles that lie side by side over `columns`.
+pub fn tile_row_bytes(dtype: DataType, columns: usize) -> usize {
+    columns.div_ceil(TILE) * dtype.tile_bytes()
+}
+
+/// Packs up to 32 rows into one row of tiles.
+pub fn pack_rows(dtype: DataType, rows: &[f32], columns: usize, tiles: &mut [u8]) {
+    match dtype {
+        DataType::Float32 => pack_plain(rows, columns, tiles, |value| value),
+        DataType::Bfloat16 => pack_plain(rows, columns, tiles, bf16::from_f32),
+        DataType::Bfloat8B => pack_bfloat8(rows, columns, tiles),
+    }
+}
+
+/// Unpacks tiles that lie side by side into 32 rows of `out`, each as wide as those tiles.
+pub fn unpack_rows(dtype: DataType, tiles: &[u8], out: &mut [f32]) {
+    match dtype {
+        DataType::Float32 => unpack_plain(tiles, out, |value: f32| value),
+        DataType::Bfloat16 => unpack_plain(tiles, out, bf16::to_f32),
+        DataType::Bfloat8B => unpack_bfloat8(tiles, out),
+    }
+}
+
+/// Rounds one row to `dtype` and widens it again.
+pub fn round(dtype: DataType, row: &mut [f32]) {
+    match dtype {
+        DataType::Float32 => (),
+        DataType::Bfloat16 => round_bfloat16(row),
+        DataType::Bfloat8B => round_bfloat8(row),
+    }
 }
 
 /// Rounds to bfloat16, ties to even, and widens again. Subnormal numbers stay.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-pub fn round_bfloat16(values: &mut [f32]) {
+fn round_bfloat16(values: &mut [f32]) {
     for value in values {
         let bits = value.to_bits();
         let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000;
@@ -32,49 +58,54 @@ pub fn round_bfloat16(values: &mut [f32]) {
     }
 }
 
-/// Rounds each row to `bfloat8_b` and widens again.
-pub fn round_bfloat8(values: &mut [f32], columns: usize) {
-    values.par_chunks_mut(columns).for_each(round_bfloat8_row);
-}
-
-/// Packs a row-major `[rows, columns]` matrix; edges are filled with zeros.
-///
-/// # Panics
-/// When `values` is not a whole number of rows or `tiles` is not [`bfloat8_bytes`] long.
-pub fn pack_bfloat8(values: &[f32], columns: usize, tiles: &mut [u8]) {
-    assert_eq!(values.len() % columns, 0);
-    assert_eq!(tiles.len(), bfloat8_bytes(values.len() / columns, columns));
-    tiles
-        .par_chunks_exact_mut(bfloat8_bytes(TILE, columns))
-        .zip(values.par_chunks(TILE * columns))
-        .for_each(|(tiles, rows)| pack_bfloat8_rows(rows, columns, tiles));
-}
-
-/// Packs up to 32 rows into one row of tiles on this thread: what [`pack_bfloat8`] does for each.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-pub fn pack_bfloat8_rows(rows: &[f32], columns: usize, tiles: &mut [u8]) {
-    let height = rows.len() / columns;
-    for (index, tile) in tiles.chunks_exact_mut(BFLOAT8_TILE).enumerate() {
+fn round_bfloat8(row: &mut [f32]) {
+    for block in row.chunks_mut(FACE) {
+        let mut values = [0.0; FACE];
+        values[..block.len()].copy_from_slice(block);
+        let (exponent, magnitudes) = pack_block(&values);
+        block.copy_from_slice(&unpack_block(exponent, &magnitudes)[..block.len()]);
+    }
+}
+
+/// Values of a format without shared exponents.
+fn pack_plain<T: Pod>(rows: &[f32], columns: usize, tiles: &mut [u8], narrow: impl Fn(f32) -> T) {
+    for (number, tile) in tiles.chunks_exact_mut(TILE * TILE * size_of::<T>()).enumerate() {
+        for (block, packed) in tile.chunks_exact_mut(FACE * size_of::<T>()).enumerate() {
+            let values = block_of(rows, columns, number, block);
+            packed.copy_from_slice(bytemuck::bytes_of(&values.map(&narrow)));
+        }
+    }
+}
+
+fn unpack_plain<T: Pod>(tiles: &[u8], out: &mut [f32], widen: impl Fn(T) -> f32) {
+    let tile_bytes = TILE * TILE * size_of::<T>();
+    let columns = tiles.len() / tile_bytes * TILE;
+    for (number, tile) in tiles.chunks_exact(tile_bytes).enumerate() {
+        for (block, packed) in tile.chunks_exact(FACE * size_of::<T>()).enumerate() {
+            let (row, column) = position(block);
+            let start = row * columns + number * TILE + column;
+            for (out, bytes) in out[start..start + FACE].iter_mut().zip(packed.chunks_exact(size_of::<T>())) {
+                *out = widen(bytemuck::pod_read_unaligned(bytes));
+            }
+        }
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn pack_bfloat8(rows: &[f32], columns: usize, tiles: &mut [u8]) {
+    for (number, tile) in tiles.chunks_exact_mut(BFLOAT8_TILE).enumerate() {
         let (exponents, magnitudes) = tile.split_at_mut(EXPONENTS);
         for (block, (exponent, magnitudes)) in exponents.iter_mut().zip(magnitudes.chunks_exact_mut(FACE)).enumerate() {
-            let (row, column) = position(block);
-            let column = index * TILE + column;
-            let mut values = [0.0; FACE];
-            if row < height && column < columns {
-                let width = FACE.min(columns - column);
-                let start = row * columns + column;
-                values[..width].copy_from_slice(&rows[start..start + width]);
-            }
-            let (shared, packed) = pack_block(&values);
+            let (shared, packed) = pack_block(&block_of(rows, columns, number, block));
             *exponent = shared;
             magnitudes.copy_from_slice(&packed);
         }
     }
 }
 
-/// Unpacks tiles `tile_columns` of one row of tiles into 32 rows of `out`, each as wide as those tiles.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-pub fn unpack_bfloat8_rows(tiles: &[u8], out: &mut [f32]) {
+fn unpack_bfloat8(tiles: &[u8], out: &mut [f32]) {
     let columns = tiles.len() / BFLOAT8_TILE * TILE;
     for (index, tile) in tiles.chunks_exact(BFLOAT8_TILE).enumerate() {
         let (exponents, magnitudes) = tile.split_at(EXPONENTS);
@@ -87,18 +118,18 @@ pub fn unpack_bfloat8_rows(tiles: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Unpacks a whole matrix: `[rows, columns]` without its padding.
-pub fn unpack_bfloat8(tiles: &[u8], rows: usize, columns: usize) -> Vec<f32> {
-    let padded = columns.next_multiple_of(TILE);
-    let mut out = vec![0.0; rows * columns];
-    out.par_chunks_mut(TILE * columns).zip(tiles.par_chunks_exact(bfloat8_bytes(TILE, columns))).for_each(|(out, tiles)| {
-        let mut unpacked = vec![0.0; TILE * padded];
-        unpack_bfloat8_rows(tiles, &mut unpacked);
-        for (out, row) in out.chunks_exact_mut(columns).zip(unpacked.chunks_exact(padded)) {
-            out.copy_from_slice(&row[..columns]);
-        }
-    });
-    out
+/// The 16 values of block `block` of tile `tile` in up to 32 rows, zero beyond their edges.
+#[inline(always)]
+fn block_of(rows: &[f32], columns: usize, tile: usize, block: usize) -> [f32; FACE] {
+    let (row, column) = position(block);
+    let column = tile * TILE + column;
+    let mut values = [0.0; FACE];
+    if row < rows.len() / columns && column < columns {
+        let width = FACE.min(columns - column);
+        let start = row * columns + column;
+        values[..width].copy_from_slice(&rows[start..start + width]);
+    }
+    values
 }
 
 /// Row and column inside a tile of a block of 16 values.
@@ -106,16 +137,6 @@ pub fn unpack_bfloat8(tiles: &[u8], rows: usize, columns: usize) -> Vec<f32> {
 const fn position(block: usize) -> (usize, usize) {
     let (face, row) = (block / FACE, block % FACE);
     (face / 2 * FACE + row, face % 2 * FACE)
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn round_bfloat8_row(row: &mut [f32]) {
-    for block in row.chunks_mut(FACE) {
-        let mut values = [0.0; FACE];
-        values[..block.len()].copy_from_slice(block);
-        let (exponent, magnitudes) = pack_block(&values);
-        block.copy_from_slice(&unpack_block(exponent, &magnitudes)[..block.len()]);
-    }
 }
 
 /// The largest exponent, and each value's magnitude in its units: nearest, ties to even, at most 127.
@@ -169,71 +190,7 @@ fn unpack_tiny(exponent: u8, byte: u8) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use safetensors::SafeTensors;
-
     use super::*;
-
-    /// What TTNN 0.66 made of values, written by `tools/golden_formats.py`.
-    struct Golden(Vec<u8>);
-
-    impl Golden {
-        fn read() -> Self {
-            let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ttnn_formats.safetensors");
-            Self(std::fs::read(file).unwrap())
-        }
-
-        fn bytes(&self, name: &str) -> (Vec<usize>, Vec<u8>) {
-            let tensors = SafeTensors::deserialize(&self.0).unwrap();
-            let tensor = tensors.tensor(name).unwrap();
-            (tensor.shape().to_vec(), tensor.data().to_vec())
-        }
-
-        fn values(&self, name: &str) -> (usize, Vec<f32>) {
-            let (shape, bytes) = self.bytes(name);
-            (shape[1], bytemuck::pod_collect_to_vec(&bytes))
-        }
-    }
-
-    fn bits(values: &[f32]) -> Vec<u32> {
-        values.iter().map(|value| value.to_bits()).collect()
-    }
-
-    #[test]
-    fn bfloat8_tiles_are_ttnns_byte_for_byte() {
-        let golden = Golden::read();
-        for name in ["aligned", "ragged"] {
-            let (columns, values) = golden.values(&format!("{name}.values"));
-            let mut tiles = vec![0xAA; bfloat8_bytes(values.len() / columns, columns)];
-            pack_bfloat8(&values, columns, &mut tiles);
-            let (_, expected) = golden.bytes(&format!("{name}.bfloat8_b"));
-            assert_eq!(tiles.len(), expected.len());
-            let wrong = tiles.iter().zip(&expected).position(|(ours, ttnns)| ours != ttnns);
-            assert_eq!(wrong, None, "{name}: first different byte");
-        }
-    }
-
-    #[test]
-    fn bfloat8_values_are_ttnns_bit_for_bit() {
-        let golden = Golden::read();
-        for name in ["aligned", "ragged"] {
-            let (columns, mut values) = golden.values(&format!("{name}.values"));
-            let (_, tiles) = golden.bytes(&format!("{name}.bfloat8_b"));
-            let (_, expected) = golden.values(&format!("{name}.bfloat8_b.values"));
-            assert_eq!(bits(&unpack_bfloat8(&tiles, values.len() / columns, columns)), bits(&expected), "{name}");
-            round_bfloat8(&mut values, columns);
-            assert_eq!(bits(&values), bits(&expected), "{name}");
-        }
-    }
-
-    #[test]
-    fn bfloat16_values_are_ttnns_bit_for_bit() {
-        let golden = Golden::read();
-        for name in ["aligned", "ragged"] {
-            let (_, mut values) = golden.values(&format!("{name}.values"));
-            round_bfloat16(&mut values);
-            assert_eq!(bits(&values), bits(&golden.values(&format!("{name}.bfloat16.values")).1), "{name}");
-        }
-    }
 
     #[test]
     fn not_a_number_stays_one_in_bfloat16() {

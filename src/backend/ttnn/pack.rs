@@ -4,85 +4,140 @@ use bytes::Bytes;
 use rayon::prelude::*;
 
 use super::{
-    format,
-    terms::{DataType, TILE, TensorSpec},
+    format::{pack_rows, tile_row_bytes, unpack_rows},
+    terms::{TILE, TensorSpec},
 };
 
-/// Side of a face: a tile is four of them.
-const FACE: usize = 16;
-
-/// Packs logical values, row-major, into tiles. Padding is zero.
+/// Packs logical values, row-major, as they lie on the device; padding is zero.
 ///
 /// # Panics
-/// When `values` does not have the shape's number of values.
+/// When `values` are not as many as the shape says.
 pub fn pack(spec: &TensorSpec, values: &[f32]) -> Bytes {
+    let [_, _, rows, columns] = spec.shape.0;
     assert_eq!(values.len(), spec.shape.volume());
-    let (rows, columns) = (spec.shape.rows(), spec.shape.columns());
     let mut packed = vec![0; spec.bytes()];
-    let matrix_bytes = packed.len() / spec.shape.batch().max(1);
-    if matrix_bytes > 0 {
-        for (tiles, matrix) in packed.chunks_exact_mut(matrix_bytes).zip(values.chunks_exact(rows * columns)) {
-            match spec.dtype {
-                DataType::Bfloat8B => format::pack_bfloat8(matrix, columns, tiles),
-                DataType::Bfloat16 => tile(matrix, columns, tiles, |value| half::bf16::from_f32(value).to_le_bytes()),
-                DataType::Float32 => tile(matrix, columns, tiles, f32::to_le_bytes),
-            }
-        }
-    }
+    let row_bytes = tile_row_bytes(spec.dtype, columns);
+    // Rows of tiles do not reach over the end of a matrix.
+    let matrices = values.par_chunks(rows * columns).zip(packed.par_chunks_mut(rows.div_ceil(TILE) * row_bytes));
+    matrices.for_each(|(values, packed)| {
+        let rows = values.par_chunks(TILE * columns).zip(packed.par_chunks_mut(row_bytes));
+        rows.for_each(|(values, tiles)| pack_rows(spec.dtype, values, columns, tiles));
+    });
     Bytes::from(packed)
 }
 
-/// The logical values of packed tiles, row-major.
+/// The logical values, row-major, of what lies packed on the device.
 ///
 /// # Panics
-/// When `packed` does not have the tensor's number of bytes.
+/// When `packed` has not as many bytes as the tensor.
 pub fn unpack(spec: &TensorSpec, packed: &[u8]) -> Vec<f32> {
+    let [_, _, rows, columns] = spec.shape.0;
     assert_eq!(packed.len(), spec.bytes());
-    let (rows, columns) = (spec.shape.rows(), spec.shape.columns());
-    let matrix_bytes = packed.len() / spec.shape.batch().max(1);
-    let mut values = Vec::with_capacity(spec.shape.volume());
-    for tiles in packed.chunks_exact(matrix_bytes.max(1)) {
-        match spec.dtype {
-            DataType::Bfloat8B => values.extend(format::unpack_bfloat8(tiles, rows, columns)),
-            DataType::Bfloat16 => values.extend(untile(tiles, rows, columns, |bytes| half::bf16::from_le_bytes(bytes).to_f32())),
-            DataType::Float32 => values.extend(untile(tiles, rows, columns, f32::from_le_bytes)),
-        }
-    }
-    values
-}
-
-fn tile<const N: usize>(matrix: &[f32], columns: usize, tiles: &mut [u8], bytes: impl Fn(f32) -> [u8; N] + Sync) {
-    let tile_row = columns.div_ceil(TILE) * TILE * TILE * N;
-    tiles.par_chunks_exact_mut(tile_row).zip(matrix.par_chunks(TILE * columns)).for_each(|(tiles, rows)| {
-        for (row, values) in rows.chunks_exact(columns).enumerate() {
-            for (column, &value) in values.iter().enumerate() {
-                let at = N * position(row, column);
-                tiles[at..at + N].copy_from_slice(&bytes(value));
+    let padded = columns.next_multiple_of(TILE);
+    let mut values = vec![0.0; spec.shape.volume()];
+    let row_bytes = tile_row_bytes(spec.dtype, columns);
+    let matrices = values.par_chunks_mut(rows * columns).zip(packed.par_chunks(rows.div_ceil(TILE) * row_bytes));
+    matrices.for_each(|(values, packed)| {
+        let rows = values.par_chunks_mut(TILE * columns).zip(packed.par_chunks(row_bytes));
+        rows.for_each(|(values, tiles)| {
+            let mut unpacked = vec![0.0; TILE * padded];
+            unpack_rows(spec.dtype, tiles, &mut unpacked);
+            for (values, row) in values.chunks_exact_mut(columns).zip(unpacked.chunks_exact(padded)) {
+                values.copy_from_slice(&row[..columns]);
             }
-        }
+        });
     });
-}
-
-fn untile<const N: usize>(tiles: &[u8], rows: usize, columns: usize, value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    let tile_row = columns.div_ceil(TILE) * TILE * TILE;
-    let (values, _) = tiles.as_chunks::<N>();
-    let at = |row: usize, column: usize| row / TILE * tile_row + position(row % TILE, column);
-    (0..rows)
-        .flat_map(|row| (0..columns).map(move |column| (row, column)))
-        .map(|(row, column)| value(values[at(row, column)]))
-        .collect()
-}
-
-/// Index of a value of one row of tiles.
-fn position(row: usize, column: usize) -> usize {
-    let face = 2 * (row / FACE) + column % TILE / FACE;
-    column / TILE * TILE * TILE + face * FACE * FACE + row % FACE * FACE + column % FACE
+    values
 }
 
 #[cfg(test)]
 mod tests {
+    use safetensors::SafeTensors;
+
     use super::*;
-    use crate::backend::ttnn::terms::{MemoryConfig, Shape};
+    use crate::{
+        backend::ttnn::{
+            format::round,
+            terms::{DataType, MemoryConfig, Shape},
+        },
+        checkpoint::synthetic::uniform,
+    };
+
+    /// What TTNN 0.66 made of values, written by `tools/golden_formats.py`.
+    struct Golden(Vec<u8>);
+
+    impl Golden {
+        fn read() -> Self {
+            let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ttnn_formats.safetensors");
+            Self(std::fs::read(file).unwrap())
+        }
+
+        fn bytes(&self, name: &str) -> (Vec<usize>, Vec<u8>) {
+            let tensors = SafeTensors::deserialize(&self.0).unwrap();
+            let tensor = tensors.tensor(name).unwrap();
+            (tensor.shape().to_vec(), tensor.data().to_vec())
+        }
+
+        fn values(&self, name: &str) -> (usize, Vec<f32>) {
+            let (shape, bytes) = self.bytes(name);
+            (shape[1], bytemuck::pod_collect_to_vec(&bytes))
+        }
+    }
+
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|value| value.to_bits()).collect()
+    }
+
+    const FORMATS: [(DataType, &str); 2] = [(DataType::Bfloat8B, "bfloat8_b"), (DataType::Bfloat16, "bfloat16")];
+
+    fn spec(dtype: DataType, values: &[f32], columns: usize) -> TensorSpec {
+        TensorSpec::new(Shape::matrix(values.len() / columns, columns), dtype, MemoryConfig::DramInterleaved)
+    }
+
+    #[test]
+    fn tiles_are_ttnns_byte_for_byte() {
+        let golden = Golden::read();
+        for (dtype, format) in FORMATS {
+            for name in ["aligned", "ragged"] {
+                let (columns, values) = golden.values(&format!("{name}.values"));
+                let packed = pack(&spec(dtype, &values, columns), &values);
+                let (_, expected) = golden.bytes(&format!("{name}.{format}"));
+                assert_eq!(packed.len(), expected.len());
+                let wrong = packed.iter().zip(&expected).position(|(ours, ttnns)| ours != ttnns);
+                assert_eq!(wrong, None, "{name} {format}: first different byte");
+            }
+        }
+    }
+
+    #[test]
+    fn values_are_ttnns_bit_for_bit() {
+        let golden = Golden::read();
+        for (dtype, format) in FORMATS {
+            for name in ["aligned", "ragged"] {
+                let (columns, mut values) = golden.values(&format!("{name}.values"));
+                let (_, packed) = golden.bytes(&format!("{name}.{format}"));
+                let (_, expected) = golden.values(&format!("{name}.{format}.values"));
+                assert_eq!(bits(&unpack(&spec(dtype, &values, columns), &packed)), bits(&expected), "{name} {format}");
+                values.chunks_exact_mut(columns).for_each(|row| round(dtype, row));
+                assert_eq!(bits(&values), bits(&expected), "{name} {format}");
+            }
+        }
+    }
+
+    #[test]
+    fn float32_keeps_every_bit_and_matrices_of_a_batch_are_padded_apart() {
+        let shape = Shape([2, 3, 33, 50]);
+        let values = uniform("format", shape.volume());
+        for dtype in [DataType::Float32, DataType::Bfloat16, DataType::Bfloat8B] {
+            let spec = TensorSpec::new(shape, dtype, MemoryConfig::DramInterleaved);
+            let packed = pack(&spec, &values);
+            let mut expected = values.clone();
+            expected.chunks_exact_mut(50).for_each(|row| round(dtype, row));
+            assert_eq!(bits(&unpack(&spec, &packed)), bits(&expected));
+            let matrix = TensorSpec { shape: Shape::matrix(33, 50), ..spec };
+            assert_eq!(packed[matrix.bytes()..2 * matrix.bytes()], pack(&matrix, &values[33 * 50..2 * 33 * 50]));
+        }
+    }
 
     #[test]
     fn values_come_back_from_every_format_at_odd_sizes() {

@@ -20,6 +20,8 @@ use crate::{
 
 /// Kinds of prefix that are kept ready. Each holds its tables and its keys and values, 13 MB on the card.
 const KEPT_SESSIONS: usize = 8;
+/// DRAM for the traces of all kept sessions: 3,177 launches of about 5 kB each, with room for a second number of steps.
+pub const TRACE_REGION_BYTES: usize = KEPT_SESSIONS * (24 << 20);
 
 /// How ops reach the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,19 +166,6 @@ impl<R: Runtime> Resident<R> {
 
     pub fn runtime(&self) -> &R {
         &self.runtime
-    }
-
-    /// [`Backend::infer`] that shows intermediates to `probe`. Op by op: a trace computes no intermediate that could be read.
-    pub fn infer_probed(
-        &mut self,
-        inputs: &ModelInputs,
-        request: &DenoiseRequest,
-        probe: &mut (dyn Probe + Send),
-    ) -> Result<Chunk, BackendError> {
-        let dispatch = std::mem::replace(&mut self.dispatch, Dispatch::EachOp);
-        let chunk = self.infer_with(inputs, request, Some(probe));
-        self.dispatch = dispatch;
-        chunk
     }
 
     fn infer_with(
@@ -331,6 +320,20 @@ impl<R: Runtime> Backend for Resident<R> {
 
     fn infer(&mut self, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<Chunk, BackendError> {
         self.infer_with(inputs, request, None)
+    }
+
+    /// Op by op: a trace has no intermediate that could be read.
+    fn infer_probed(
+        &mut self,
+        inputs: &ModelInputs,
+        request: &DenoiseRequest,
+        probe: &mut (dyn Probe + Send),
+    ) -> Result<Chunk, BackendError> {
+        self.drop_traces();
+        let dispatch = std::mem::replace(&mut self.dispatch, Dispatch::EachOp);
+        let chunk = self.infer_with(inputs, request, Some(probe));
+        self.dispatch = dispatch;
+        chunk
     }
 }
 

@@ -86,6 +86,8 @@ pub enum RuntimeError {
     Outputs { op: &'static str, expected: usize, found: usize },
     #[error("{expected} bytes are a tensor of {spec:?}, and {found} were given")]
     Size { spec: TensorSpec, expected: usize, found: usize },
+    #[error("A tensor of {spec:?} was read before the trace that computes it ran")]
+    NotComputed { spec: TensorSpec },
     #[error("Weights are needed to make a tensor's values")]
     NoValues,
     #[error("The packed weights cannot be read: {0}")]

@@ -41,25 +41,32 @@ fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     lanes.iter().sum()
 }
 
-/// Layer normalisation of one row with epsilon 1e-6 (SigLIP).
+/// Layer normalisation of one row, without weight and bias.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], out: &mut [f32]) {
+pub fn layer_norm(x: &[f32], epsilon: f32, out: &mut [f32]) {
     let n = x.len() as f32;
     let mean = sum(x, |v| v) / n;
     let variance = sum(x, |v| (v - mean) * (v - mean)) / n;
-    let scale = 1.0 / (variance + 1e-6).sqrt();
-    for (((out, &x), &w), &b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-        *out = (x - mean) * scale * w + b;
+    let scale = 1.0 / (variance + epsilon).sqrt();
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = (x - mean) * scale;
     }
 }
 
-/// Gemma's RMS normalisation of one row: `x / rms(x) * (1 + weight)` with epsilon 1e-6. `gain` holds `1 + weight`.
+/// RMS normalisation of one row, without gain: `x / sqrt(mean(x^2) + epsilon)`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-pub fn rms_norm(x: &[f32], gain: &[f32], out: &mut [f32]) {
+pub fn rms_norm(x: &[f32], epsilon: f32, out: &mut [f32]) {
     let mean_square = sum(x, |v| v * v) / x.len() as f32;
-    let scale = 1.0 / (mean_square + 1e-6).sqrt();
-    for ((out, &x), &gain) in out.iter_mut().zip(x).zip(gain) {
-        *out = x * scale * gain;
+    let scale = 1.0 / (mean_square + epsilon).sqrt();
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = x * scale;
+    }
+}
+
+/// `x *= gain`.
+pub fn multiply(x: &mut [f32], gain: &[f32]) {
+    for (x, &gain) in x.iter_mut().zip(gain) {
+        *x *= gain;
     }
 }
 
@@ -95,8 +102,17 @@ pub fn silu(x: &mut [f32]) {
 }
 
 /// Softmax of one row of logits in place; logits are multiplied by `scale` first.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 pub fn softmax(logits: &mut [f32], scale: f32) {
+    exponentials(logits, scale);
+    let inverse = 1.0 / total(logits);
+    for value in logits {
+        *value *= inverse;
+    }
+}
+
+/// `e^(scale (x - max x))` of one row in place: softmax before its division.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+pub fn exponentials(logits: &mut [f32], scale: f32) {
     let mut lanes = [f32::NEG_INFINITY; 16];
     for chunk in logits.chunks(16) {
         for (lane, &value) in lanes.iter_mut().zip(chunk) {
@@ -104,13 +120,15 @@ pub fn softmax(logits: &mut [f32], scale: f32) {
         }
     }
     let max = lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a }) * scale;
-    for value in &mut *logits {
+    for value in logits {
         *value = exp(*value * scale - max);
     }
-    let inverse = 1.0 / sum(logits, |v| v);
-    for value in logits {
-        *value *= inverse;
-    }
+}
+
+/// Sum of one row, in an order that does not depend on the machine.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+pub fn total(values: &[f32]) -> f32 {
+    sum(values, |v| v)
 }
 
 /// `out += x`.

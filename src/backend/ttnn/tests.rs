@@ -1,0 +1,155 @@
+//! The graph on the CPU in the card's number formats, against the reference backend on the same weights and inputs.
+
+use super::{
+    Dispatch, Resident,
+    host::{Host, Numerics},
+    pack::pack,
+    runtime::DeviceInfo,
+    terms::CoreGrid,
+};
+use crate::{
+    backend::{
+        Backend, BackendError, Probe,
+        reference::{Reference, ReferenceOptions},
+    },
+    checkpoint::{Dtype, Weights, synthetic},
+    model::{Camera, DenoiseRequest, Geometry, ModelInputs, Prompt, noise},
+};
+
+const STEPS: usize = 10;
+
+fn model(dispatch: Dispatch, numerics: Numerics) -> (Resident<Host>, Weights) {
+    let geometry = Geometry::small();
+    let weights = synthetic::weights(&geometry, Dtype::F32, |_| ());
+    let host = Host::new(DeviceInfo::wormhole(CoreGrid { x: 8, y: 8 }), numerics);
+    let mut packed = |recipe: &super::weights::Recipe| {
+        let values = recipe.values(&weights).map_err(|error| super::runtime::RuntimeError::Weights(error.to_string()))?;
+        Ok(pack(&recipe.spec, &values))
+    };
+    let resident = Resident::new(host, "ttnn_host", &geometry, &weights, dispatch, &mut packed).unwrap();
+    (resident, weights)
+}
+
+/// Inputs with the cameras that are `present` and a prompt of `tokens`.
+fn inputs(present: &[bool], tokens: u32, salt: &str) -> ModelInputs {
+    let geometry = Geometry::small();
+    let pixels = 3 * geometry.vision.image_size.pow(2);
+    let camera = |(slot, &present): (usize, &bool)| match present {
+        true => Camera::Present(synthetic::uniform(&format!("{salt}.{slot}"), pixels)),
+        false => Camera::Masked,
+    };
+    ModelInputs {
+        cameras: present.iter().enumerate().map(camera).collect(),
+        prompt: Prompt { ids: (0..tokens).map(|slot| 2 + slot * 7 % 900).collect() },
+        state: synthetic::uniform(&format!("{salt}.state"), geometry.state_dim),
+    }
+}
+
+fn request(index: u64) -> DenoiseRequest {
+    let geometry = Geometry::small();
+    DenoiseRequest { noise: noise(3, index, geometry.horizon * geometry.action_dim), steps: STEPS }
+}
+
+/// Every tensor that a backend shows.
+#[derive(Default)]
+struct Shown(std::collections::BTreeMap<String, (usize, Vec<f32>)>);
+
+impl Probe for Shown {
+    fn tensor(&mut self, name: &str, width: usize, values: &[f32]) {
+        self.0.insert(name.to_owned(), (width, values.to_vec()));
+    }
+}
+
+/// Root mean square of the difference over that of `wanted`.
+fn relative_rms(found: &[f32], wanted: &[f32]) -> f64 {
+    assert_eq!(found.len(), wanted.len());
+    let difference: f64 = found.iter().zip(wanted).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    let size: f64 = wanted.iter().map(|&b| f64::from(b).powi(2)).sum();
+    (difference / size).sqrt()
+}
+
+fn correlation(a: &[f32], b: &[f32]) -> f64 {
+    let mean = |values: &[f32]| values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
+    let (mean_a, mean_b) = (mean(a), mean(b));
+    let sum = |f: &dyn Fn(f64, f64) -> f64| {
+        a.iter().zip(b).map(|(&a, &b)| f(f64::from(a) - mean_a, f64::from(b) - mean_b)).sum::<f64>()
+    };
+    sum(&|a, b| a * b) / (sum(&|a, _| a * a) * sum(&|_, b| b * b)).sqrt()
+}
+
+#[test]
+fn every_layer_and_the_actions_stay_within_the_cards_bounds_of_the_reference() {
+    for numerics in [Numerics::Formats, Numerics::Kernels] {
+        let (mut card, weights) = model(Dispatch::EachOp, numerics);
+        let mut reference = Reference::new(Geometry::small(), &weights, ReferenceOptions::default()).unwrap();
+        // Prompts that end inside of a tile, at its end, and in the second one; one to three cameras.
+        for (present, tokens) in [(&[true, true, false][..], 9), (&[true, true, true], 32), (&[false, true, false], 41)] {
+            let (inputs, request) = (inputs(present, tokens, "a"), request(0));
+            let (mut found, mut wanted) = (Shown::default(), Shown::default());
+            let chunk = card.infer_probed(&inputs, &request, &mut found).unwrap();
+            let prefix = reference.prefix_probed(&inputs, &mut wanted).unwrap();
+            let golden = reference.denoise_probed(&prefix, &inputs, &request, &mut wanted).unwrap();
+            let (rms, pcc) = (relative_rms(&chunk.actions, &golden.actions), correlation(&chunk.actions, &golden.actions));
+            println!("{numerics:?}, {present:?}, {tokens} tokens: actions relative RMS {rms:.2e}, PCC {pcc:.6}");
+            assert!(rms <= 2e-2 && pcc >= 0.9995, "{numerics:?} {present:?} {tokens}: {rms} {pcc}");
+            let mut compared = 0;
+            for (name, (width, values)) in &found.0 {
+                let (wanted_width, golden) = &wanted.0[name];
+                assert_eq!(width, wanted_width, "{name}");
+                if name.starts_with("prefix.kv.") || name.starts_with("step.0.layer.") {
+                    let error = relative_rms(values, golden);
+                    assert!(error <= 3e-2, "{name}: {error}");
+                    compared += 1;
+                }
+                // The state token's mask is invisible in the actions: its row is a check of its own.
+                if name.starts_with("step.0.layer.") {
+                    let error = relative_rms(&values[..*width], &golden[..*width]);
+                    assert!(error <= 3e-2, "state row of {name}: {error}");
+                }
+            }
+            // Keys and values of both layers, less the last layer's keys, which get their RoPE in the denoise steps; both expert layers.
+            assert_eq!(compared, 3 + 2);
+        }
+    }
+}
+
+#[test]
+fn a_captured_trace_follows_its_inputs_and_equals_op_by_op() {
+    let (mut traced, _) = model(Dispatch::Trace, Numerics::Formats);
+    let (mut eager, _) = model(Dispatch::EachOp, Numerics::Formats);
+    let mut seen = Vec::new();
+    // Two kinds of prefix, each captured once and then replayed with other cameras, states and noise.
+    for (index, (present, tokens, salt)) in
+        [(&[true, true][..], 9, "a"), (&[true, true], 9, "b"), (&[true, false], 12, "a"), (&[true, true], 9, "c")]
+            .into_iter()
+            .enumerate()
+    {
+        let (inputs, request) = (inputs(present, tokens, salt), request(index as u64));
+        let (found, wanted) = (traced.infer(&inputs, &request).unwrap(), eager.infer(&inputs, &request).unwrap());
+        assert_eq!(found.actions, wanted.actions, "inference {index}");
+        assert!(!seen.contains(&found.actions), "inference {index} repeats an earlier one");
+        seen.push(found.actions);
+    }
+}
+
+#[test]
+fn a_prefix_that_a_newer_one_overwrote_is_refused() {
+    let (mut card, _) = model(Dispatch::EachOp, Numerics::Formats);
+    let (a, b) = (inputs(&[true, true], 9, "a"), inputs(&[true, true], 9, "b"));
+    card.infer(&a, &request(0)).unwrap();
+    let first = card.prefix(&a).unwrap();
+    let again = card.denoise(&first, &a, &request(1)).unwrap();
+    assert_eq!(again.actions, card.denoise(&first, &a, &request(1)).unwrap().actions);
+    card.prefix(&b).unwrap();
+    assert!(matches!(card.denoise(&first, &a, &request(1)), Err(BackendError::StaleCache)));
+}
+
+#[test]
+fn a_geometry_that_the_graph_cannot_express_is_refused_by_name() {
+    let geometry = Geometry::tiny();
+    let host = Host::new(DeviceInfo::wormhole(CoreGrid { x: 8, y: 8 }), Numerics::Formats);
+    let Err(error) = Resident::without_values(host, &geometry, Dispatch::EachOp) else {
+        panic!("16 tokens an image are no tile")
+    };
+    assert!(error.to_string().contains("16 tokens an image"), "{error}");
+}
