@@ -82,8 +82,10 @@ impl<T: Clone> Denoise<T> {
                 Some(_) => 0,
             })
             .collect();
-        runtime.enter("suffix_tables");
+        runtime.enter("masks");
         let mask = constant(runtime, Shape::matrix(suffix, keys), DataType::Bfloat16, DRAM, &mask)?;
+        runtime.leave();
+        runtime.enter("suffix_tables");
         let layout = HeadLayout::gemma(&geometry.expert);
         let [cos, sin] = rope_tables(runtime, &positions, geometry.expert.head_dim, layout)?;
         runtime.leave();
