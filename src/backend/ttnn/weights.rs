@@ -10,8 +10,12 @@ use crate::{
     model::{GemmaGeometry, Geometry, VisionGeometry, layout},
 };
 
-/// The dtype of large matrices: half the bytes of bfloat16 to stream.
+/// The dtype of most matrices: half the bytes of bfloat16 to stream.
 pub const WEIGHT: DataType = DataType::Bfloat8B;
+/// The dtype of the attention projections that are streamed once an observation, not once a step. Their rounding is most of what a
+/// card's keys and values differ by from float32 (3.7e-2 of them at layer 17 with `bfloat8_b`, 2.5e-2 so), and at the prefix's row
+/// counts their products still wait for arithmetic, not for DRAM.
+pub const PREFIX_ATTENTION: DataType = DataType::Bfloat16;
 /// The MLP width is padded to a multiple of this: whole tiles for four cores.
 const MLP_MULTIPLE: usize = 4 * TILE;
 
@@ -127,8 +131,8 @@ impl Recipes {
         self.add(label, 1, columns, DataType::Bfloat16, make);
     }
 
-    fn linear(&mut self, label: String, rows: usize, columns: usize, blocks: Vec<Block>) {
-        self.matrix(label.clone(), rows, columns, WEIGHT, blocks.clone());
+    fn linear(&mut self, label: String, rows: usize, columns: usize, dtype: DataType, blocks: Vec<Block>) {
+        self.matrix(label.clone(), rows, columns, dtype, blocks.clone());
         self.bias(format!("{label}.bias"), columns, blocks);
     }
 
@@ -159,22 +163,40 @@ impl Recipes {
             let label = |part: &str| format!("vision.{index}.{part}");
             let projection = |part: &str, nth: usize| {
                 let columns = Columns::Heads { layout: heads, first: nth * attention };
-                Block::new(name(part)).columns(columns).layer_norm(name("layer_norm1"))
+                // The scale of the scores goes into the queries: TTNN's attention rounds it to bfloat16, which 1/sqrt(72) is not.
+                let scale = if nth == 0 { (vision.head_dim() as f32).powf(-0.5) } else { 1.0 };
+                Block::new(name(part)).columns(columns).layer_norm(name("layer_norm1")).scaled(scale)
             };
             let qkv = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
             let qkv = qkv.iter().enumerate().map(|(nth, part)| projection(part, nth)).collect();
-            self.linear(label("qkv"), width, 3 * attention, qkv);
-            self.linear(label("out"), attention, width, vec![Block::new(name("self_attn.out_proj")).rows(heads)]);
-            self.linear(label("fc1"), width, mlp, vec![Block::new(name("mlp.fc1")).layer_norm(name("layer_norm2"))]);
-            self.linear(label("fc2"), mlp, width, vec![Block::new(name("mlp.fc2"))]);
+            self.linear(label("qkv"), width, 3 * attention, PREFIX_ATTENTION, qkv);
+            self.linear(
+                label("out"),
+                attention,
+                width,
+                PREFIX_ATTENTION,
+                vec![Block::new(name("self_attn.out_proj")).rows(heads)],
+            );
+            self.linear(label("fc1"), width, mlp, WEIGHT, vec![Block::new(name("mlp.fc1")).layer_norm(name("layer_norm2"))]);
+            self.linear(label("fc2"), mlp, width, WEIGHT, vec![Block::new(name("mlp.fc2"))]);
         }
         let norm = format!("{}.post_layernorm", layout::VISION);
-        self.linear("projector".into(), width, geometry.vlm.width, vec![Block::new(layout::PROJECTOR.into()).layer_norm(norm)]);
+        self.linear(
+            "projector".into(),
+            width,
+            geometry.vlm.width,
+            WEIGHT,
+            vec![Block::new(layout::PROJECTOR.into()).layer_norm(norm)],
+        );
     }
 
     fn gemma(&mut self, tower: &str, prefix: &str, gemma: &GemmaGeometry, kind: Tower) {
         let heads = HeadLayout::gemma(gemma);
         let (width, mlp) = (gemma.width, mlp_columns(gemma.mlp_width));
+        let attention = match kind {
+            Tower::Prefix => PREFIX_ATTENTION,
+            Tower::Suffix => WEIGHT,
+        };
         let (queries, keys) = (gemma.heads * heads.padded(), gemma.kv_heads * heads.padded());
         for index in 0..gemma.depth {
             let name = |part: &str| format!("{prefix}.layers.{index}.{part}");
@@ -185,7 +207,7 @@ impl Recipes {
             };
             if kind == Tower::Prefix && index + 1 == gemma.depth {
                 let kv = vec![projection("self_attn.k_proj", 0), projection("self_attn.v_proj", keys)];
-                self.matrix(label("kv"), width, 2 * keys, WEIGHT, kv);
+                self.matrix(label("kv"), width, 2 * keys, attention, kv);
                 break;
             }
             let qkv = vec![
@@ -193,8 +215,8 @@ impl Recipes {
                 projection("self_attn.k_proj", queries),
                 projection("self_attn.v_proj", queries + keys),
             ];
-            self.matrix(label("qkv"), width, queries + 2 * keys, WEIGHT, qkv);
-            self.matrix(label("o"), queries, width, WEIGHT, vec![Block::new(name("self_attn.o_proj")).rows(heads)]);
+            self.matrix(label("qkv"), width, queries + 2 * keys, attention, qkv);
+            self.matrix(label("o"), queries, width, attention, vec![Block::new(name("self_attn.o_proj")).rows(heads)]);
             let hidden = |part: &str, first: usize| {
                 Block::new(name(part)).columns(Columns::From(first)).rms_norm(name("post_attention_layernorm"))
             };
@@ -307,6 +329,8 @@ struct Block {
     /// Inputs are heads of this layout.
     rows: Option<HeadLayout>,
     norm: Option<Norm>,
+    /// Factor of weight and bias.
+    scale: f32,
 }
 
 #[derive(Clone, Copy)]
@@ -328,11 +352,15 @@ enum Norm {
 
 impl Block {
     fn new(name: String) -> Self {
-        Self { name, columns: Columns::From(0), rows: None, norm: None }
+        Self { name, columns: Columns::From(0), rows: None, norm: None, scale: 1.0 }
     }
 
     fn columns(self, columns: Columns) -> Self {
         Self { columns, ..self }
+    }
+
+    fn scaled(self, scale: f32) -> Self {
+        Self { scale, ..self }
     }
 
     fn rows(self, rows: HeadLayout) -> Self {
@@ -381,7 +409,7 @@ impl Block {
                     tensor.data().widen_into(output * inputs + start, &mut values[..run]);
                     for (k, &value) in values[..run].iter().enumerate() {
                         let gain = gain.as_ref().map_or(1.0, |gain| gain[start + k]);
-                        columns[k * outputs + output] = gain * value;
+                        columns[k * outputs + output] = self.scale * gain * value;
                     }
                 }
                 columns
@@ -418,7 +446,7 @@ impl Block {
                 weight.data().widen_into(output * of_norm.len(), &mut row);
                 value += row.iter().zip(of_norm).map(|(&w, &b)| f64::from(w) * f64::from(b)).sum::<f64>();
             }
-            out[self.column(output)] = value as f32;
+            out[self.column(output)] = (f64::from(self.scale) * value) as f32;
         }
         Ok(())
     }
@@ -452,7 +480,8 @@ mod tests {
     #[test]
     fn the_published_model_is_3_gigabytes_on_the_card() {
         let bytes: usize = recipes(&Geometry::base()).iter().map(|recipe| recipe.spec.bytes()).sum();
-        // SigLIP 0.49, language model without the last layer's MLP 2.0, expert 0.33 GB in bfloat8_b.
-        assert!((2.75e9..2.95e9).contains(&(bytes as f64)), "{bytes}");
+        // SigLIP 0.49, language model without the last layer's MLP 2.0, expert 0.33 GB, were all of it in bfloat8_b; 0.33 more for
+        // the attention projections of the prefix.
+        assert!((3.1e9..3.2e9).contains(&(bytes as f64)), "{bytes}");
     }
 }

@@ -114,10 +114,10 @@ fn bars(coverages: &[Coverage]) -> String {
     );
     for (index, (label, class, ms)) in bars.iter().enumerate() {
         let (top, length) = (index * ROW, ms / longest * WIDTH as f64);
-        let _ = write!(
+        let _ = writeln!(
             svg,
             "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text><rect class=\"{class}\" x=\"{LABELS}\" y=\"{}\" width=\"{length:.1}\" \
-             height=\"{}\"/><text x=\"{:.1}\" y=\"{}\">{}</text>\n",
+             height=\"{}\"/><text x=\"{:.1}\" y=\"{}\">{}</text>",
             LABELS - 8,
             top + 15,
             escape(label),

@@ -23,7 +23,6 @@ pub fn vision<R: Runtime>(
     let cameras = rows / tokens;
     let head_layout = HeadLayout::vision(&model.geometry.vision);
     let attention_width = heads * head_layout.padded();
-    let scale = (model.geometry.vision.head_dim() as f32).powf(-0.5);
 
     let embedded = ops.scope("patch_embedding", |ops| {
         let embedded = ops.linear(patches, &model.patch, None, &[])?;
@@ -39,7 +38,8 @@ pub fn vision<R: Runtime>(
                 let qkv = ops.view(&qkv, Shape([cameras, 1, tokens, 3 * attention_width]))?;
                 let [q, k, v] = ops.heads(&qkv, heads, heads)?;
                 drop(qkv);
-                let attended = ops.attention([&q, &k, &v], None, scale, &[&x])?;
+                // The queries are scaled by their weights.
+                let attended = ops.attention([&q, &k, &v], None, 1.0, &[&x])?;
                 drop([q, k, v]);
                 let joined = ops.concat_heads(&attended)?;
                 drop(attended);

@@ -10,7 +10,6 @@ mod product;
 mod tensor;
 
 #[cfg(test)]
-mod graph_tests;
 #[cfg(test)]
 mod tests;
 
