@@ -36,7 +36,9 @@ logged cargo test --release --locked -- --nocapture "${run[@]}"
 say "Rust tests of the node"
 logged with_ros cargo test --release --locked --features ros --lib --bins -- --nocapture "${run[@]}" node::
 
-say "Python peers, over DDS"
+say "TTNN, for the replay of recorded graphs"
+tools/setup_ttnn.sh
+say "Python peers, over DDS and on TTNN's mock card"
 mkdir -p build/tests/ros_log
 export ROS_LOG_DIR=$PWD/build/tests/ros_log ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
 marks=(-m "not full")

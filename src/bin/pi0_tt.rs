@@ -17,6 +17,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Bench(cli::bench::Args),
+    Coverage(cli::coverage::Args),
     Graph(cli::graph::Args),
     Infer(cli::infer::Args),
     Inspect(cli::inspect::Args),
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         .init();
     let outcome = match Cli::parse().command {
         Command::Bench(args) => cli::bench::run(&args),
+        Command::Coverage(args) => cli::coverage::run(&args),
         Command::Graph(args) => cli::graph::run(&args),
         Command::Infer(args) => cli::infer::run(&args),
         Command::Inspect(args) => cli::inspect::run(&args),

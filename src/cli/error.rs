@@ -1,7 +1,10 @@
 use std::{io, path::PathBuf};
 
 use crate::{
-    backend::{BackendError, ttnn::record::RecordingError},
+    backend::{
+        BackendError,
+        ttnn::{coverage::CoverageError, record::RecordingError},
+    },
     checkpoint::CheckpointError,
     observation::ObservationError,
     policy::PolicyError,
@@ -33,6 +36,10 @@ pub enum CliError {
     #[error("Cannot read {path}: {reason}. Give the bench.json that benches/against_lerobot.sh writes")]
     Against { path: PathBuf, reason: String },
 
+    #[error("Cannot write {path}: {source}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{path}: {source}")]
+    Coverage { path: PathBuf, source: CoverageError },
     #[error("Cannot read the image {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
     #[error("{path}: {source}")]

@@ -6,6 +6,7 @@
 pub mod cache;
 #[cfg(feature = "ttnn")]
 mod card;
+pub mod coverage;
 #[cfg(feature = "ttnn")]
 pub mod device;
 pub mod format;

@@ -347,14 +347,17 @@ impl<R: Runtime> Session<R> {
         let prompt_rows = padded_rows(geometry, cameras, tokens) - images;
         let suffix = suffix_rows(geometry);
         runtime.enter("inputs");
-        let mut input = |rows, columns, dtype| {
+        let mut input = |name, rows, columns, dtype| {
             let shape = Shape::matrix(rows, columns);
-            graph::model::constant(runtime, shape, dtype, MemoryConfig::DramInterleaved, &vec![0.0; shape.volume()])
+            runtime.enter(name);
+            let tensor = graph::model::constant(runtime, shape, dtype, MemoryConfig::DramInterleaved, &vec![0.0; shape.volume()]);
+            runtime.leave();
+            tensor
         };
-        let patches = input(images, patch_columns(&geometry.vision), DataType::Bfloat16)?;
-        let prompt = input(prompt_rows, geometry.vlm.width, DataType::Bfloat16)?;
-        let state = input(suffix, geometry.state_dim, DataType::Float32)?;
-        let noise = input(suffix, geometry.action_dim, DataType::Float32)?;
+        let patches = input("patches", images, patch_columns(&geometry.vision), DataType::Bfloat16)?;
+        let prompt = input("prompt", prompt_rows, geometry.vlm.width, DataType::Bfloat16)?;
+        let state = input("state", suffix, geometry.state_dim, DataType::Float32)?;
+        let noise = input("noise", suffix, geometry.action_dim, DataType::Float32)?;
         runtime.leave();
         let (vision, prefill) = (Stage::default(), Stage::default());
         Ok(Self { key, prefix, denoise, patches, prompt, state, noise, vision, prefill, loops: BTreeMap::new() })
