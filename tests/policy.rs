@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use pi0_tt::{
     backend::{
-        Backend, BackendError, BackendKind, BackendOptions,
+        Backend, BackendKind, BackendOptions,
         reference::{Reference, ReferenceOptions},
     },
     checkpoint::{Dtype, synth, synthetic},
@@ -93,7 +93,7 @@ fn a_backend_that_is_not_in_the_build_says_so() {
     let dir = checkpoint();
     let absent = PolicyOptions { backend: BackendOptions::new(BackendKind::Ttnn), ..options(&dir.path().join("ck")) };
     let error = Policy::open(&absent).err().expect("no card without the feature");
-    assert!(matches!(error, PolicyError::Backend(BackendError::NotBuilt)));
+    assert!(matches!(error, PolicyError::Backend(pi0_tt::backend::BackendError::NotBuilt)));
     assert!(error.to_string().contains("ttnn_host"), "{error}");
 }
 

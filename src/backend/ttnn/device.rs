@@ -315,9 +315,9 @@ fn message(what: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// TTNN's ways to say that the card is gone: a wait that timed out, and reads of nothing but ones from the bus.
+/// TTNN's ways to say that the card is gone: waits that timed out, and reads of nothing but ones from the bus.
 fn is_lost(what: &str) -> bool {
-    ["TIMEOUT: device timeout", "Timeout waiting for physical cores", "Read 0xffffffff"].iter().any(|sign| what.contains(sign))
+    ["device timeout", "waiting for physical cores to finish", "Read 0xffffffff from PCIE"].iter().any(|sign| what.contains(sign))
 }
 
 fn launch(op: &Op, inputs: &[&shim::Tensor]) -> Result<Vec<UniquePtr<shim::Tensor>>, cxx::Exception> {
@@ -483,5 +483,35 @@ impl From<&SdpaProgramConfig> for shim::SdpaProgram {
             k_chunk_size: program.k_chunk_size,
             exp_approx_mode: program.exp_approx_mode,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_card_that_stopped_answering_is_lost() {
+        // As v0.66.0 and v0.67.0 write them.
+        for lost in [
+            "TT_THROW @ system_memory_manager.cpp:630: tt::exception\ninfo:\nTIMEOUT: device timeout, potential hang detected, the device \
+             is unrecoverable",
+            "TIMEOUT: device timeout in fetch queue wait, potential hang detected",
+            "Device 0: Timeout (5000 ms) waiting for physical cores to finish: (x=1,y=1).",
+            "Read 0xffffffff from PCIE: you should reset the board.",
+        ] {
+            assert!(is_lost(lost), "{lost}");
+        }
+        assert!(!is_lost("Out of Memory: Not enough space to allocate 1073741824 B DRAM buffer across 12 banks"));
+    }
+
+    #[test]
+    fn what_ttnn_says_is_kept_without_its_condition_and_backtrace() {
+        let what = "TT_FATAL @ /tree/matmul.cpp:123: a == b\ninfo:\nMismatch: width=1024\n  height=512\nbacktrace:\n --- main";
+        assert_eq!(message(what), "Mismatch: width=1024 height=512");
+        assert_eq!(
+            message("Read 0xffffffff from PCIE: you should reset the board."),
+            "Read 0xffffffff from PCIE: you should reset the board."
+        );
     }
 }

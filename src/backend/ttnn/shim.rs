@@ -4,6 +4,7 @@
 
 pub(super) use ffi::*;
 
+#[allow(clippy::too_many_arguments, reason = "functions take what TTNN's take")]
 #[cxx::bridge(namespace = "pi0_tt")]
 mod ffi {
     #[derive(Debug)]
