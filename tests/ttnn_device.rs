@@ -302,6 +302,21 @@ fn ops_are_captured_into_a_trace_that_the_mock_card_will_not_replay() {
 }
 
 #[test]
+fn dram_that_a_trace_writes_to_is_nobody_elses_until_the_trace_is_gone() {
+    let mut mock = Mock::open();
+    let op = Op::RmsNorm { epsilon: 1e-6, memory: DRAM, compute: COMPUTE };
+    let x = mock.zeros(matrix(64, 1024, Bfloat16, DRAM));
+    drop(mock.device.run(&op, &[&x]).unwrap());
+    let before = mock.device.memory_use(DRAM).unwrap().allocated;
+    mock.device.begin_capture().unwrap();
+    drop(mock.device.run(&op, &[&x]).unwrap());
+    let trace = mock.device.end_capture().unwrap();
+    assert!(mock.device.memory_use(DRAM).unwrap().allocated >= before + 64 * 1024 * 2);
+    drop(trace);
+    assert_eq!(mock.device.memory_use(DRAM).unwrap().allocated, before);
+}
+
+#[test]
 fn a_capture_that_an_error_interrupts_is_closed_and_the_next_one_works() {
     let mut mock = Mock::open();
     let op = Op::RmsNorm { epsilon: 1e-6, memory: L1, compute: COMPUTE };

@@ -60,6 +60,10 @@ pub trait Backend: Send {
         let prefix = self.prefix(inputs)?;
         self.denoise(&prefix, inputs, request)
     }
+    /// Rate of a large product where the backend computes, in GFLOP/s: what its stages are measured by.
+    fn peak_gflops(&self) -> Option<f64> {
+        None
+    }
     /// [`Backend::infer`] that shows intermediates to `probe`, for verification.
     fn infer_probed(
         &mut self,

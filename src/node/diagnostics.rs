@@ -100,7 +100,11 @@ impl Reporter {
 
     fn inference(&self, status: &InferenceStatus, clock: Stamp, now: Instant) -> DiagnosticStatus {
         let overruns = status.overruns - self.before.overruns;
+        let overdue = status.overdue(now).map(|elapsed| {
+            format!("The inference runs for {:.1} s already: the backend may have stopped answering", elapsed.as_secs_f64())
+        });
         let (level, message) = match &status.problem {
+            _ if overdue.is_some() => (DiagnosticStatus::ERROR, overdue.unwrap_or_default()),
             // Only simulated time begins at zero.
             _ if clock == Stamp::from_nanoseconds(0) => {
                 (DiagnosticStatus::WARN, "use_sim_time is set and nothing was received on /clock yet".to_owned())
@@ -110,7 +114,13 @@ impl Reporter {
             None if overruns > 0 => {
                 (DiagnosticStatus::WARN, format!("{overruns} ticks found the inference still running. Lower inference.rate_hz"))
             }
-            None if status.chunks == 0 => (DiagnosticStatus::OK, "No inference was started yet".to_owned()),
+            None if status.chunks == 0 => match status.running {
+                Some((started, _)) => {
+                    let seconds = now.saturating_duration_since(started).as_secs_f64();
+                    (DiagnosticStatus::OK, format!("The first inference runs for {seconds:.1} s"))
+                }
+                None => (DiagnosticStatus::OK, "No inference was started yet".to_owned()),
+            },
             None => (DiagnosticStatus::OK, "Publishing chunks".to_owned()),
         };
         let seconds = now.duration_since(self.reported).as_secs_f64();

@@ -56,6 +56,21 @@ pub struct InferenceStatus {
     /// Why there is no chunk now; `None` after a chunk.
     pub problem: Option<Problem>,
     pub last: Option<LastChunk>,
+    /// The inference that runs now: when it began, and the overruns until then.
+    pub running: Option<(Instant, u64)>,
+}
+
+/// An inference takes this many times as long as the one before when the backend is taken to have stopped answering.
+const OVERDUE: u32 = 4;
+
+impl InferenceStatus {
+    /// How long the running inference takes already, when that is too long to be true: a card that is lost in the middle of a chunk
+    /// may never answer.
+    pub fn overdue(&self, now: Instant) -> Option<Duration> {
+        let ((started, overruns), last) = (self.running?, self.last.as_ref()?);
+        let elapsed = now.saturating_duration_since(started);
+        (self.overruns >= overruns + 2 && elapsed > OVERDUE * last.total).then_some(elapsed)
+    }
 }
 
 /// What keeps the node from publishing chunks.
@@ -114,7 +129,10 @@ impl Dispatcher {
             Ok(snapshot) => {
                 self.tell(&BTreeMap::new());
                 // The inference may take a while, and until it has ended nothing else would say that the inputs are there.
-                self.shared.status().problem.take_if(|problem| matches!(problem, Problem::Waiting(_)));
+                let mut status = self.shared.status();
+                status.problem.take_if(|problem| matches!(problem, Problem::Waiting(_)));
+                status.running = Some((Instant::now(), status.overruns));
+                drop(status);
                 self.shared.busy.store(true, Ordering::Release);
                 // An error means that the thread has ended, which ends the node elsewhere.
                 let _ = self.requests.send(snapshot);
@@ -202,6 +220,7 @@ impl Worker {
             _ => {}
         }
         let mut status = self.shared.status();
+        status.running = None;
         status.problem = problem.map(Problem::Failed);
         match result {
             Ok(last) => {
@@ -290,5 +309,31 @@ fn last_chunk(chunk: &PolicyChunk, observation: Duration, total: Duration) -> La
         denoise: times.steps.iter().sum(),
         total,
         dropped_tokens: chunk.dropped_tokens,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_that_stops_answering_is_noticed_after_two_periods() {
+        let start = Instant::now();
+        let after = |milliseconds| start + Duration::from_millis(milliseconds);
+        let last = LastChunk {
+            observation: Duration::ZERO,
+            vision: Duration::ZERO,
+            prefix: Duration::ZERO,
+            denoise: Duration::ZERO,
+            total: Duration::from_millis(60),
+            dropped_tokens: 0,
+        };
+        let mut status = InferenceStatus { overruns: 7, running: Some((start, 7)), last: Some(last), ..Default::default() };
+        assert_eq!(status.overdue(after(5000)), None, "no period has passed");
+        status.overruns = 9;
+        assert_eq!(status.overdue(after(200)), None, "an inference may be a little slow");
+        assert_eq!(status.overdue(after(400)), Some(Duration::from_millis(400)));
+        status.last = None;
+        assert_eq!(status.overdue(after(400)), None, "the first inference prepares what the others use");
     }
 }

@@ -73,24 +73,26 @@ fn correlation(a: &[f64], b: &[f64]) -> f64 {
     moment(&|a, b| a * b) / (moment(&|a, _| a * a) * moment(&|_, b| b * b)).sqrt()
 }
 
-/// Collects scores while the reference backend runs.
+/// Collects scores while a backend runs.
 pub struct Comparison<'a> {
     golden: &'a Golden,
     run: &'a Run,
     /// Golden row of each computed prefix row that is real, with the computed row.
     prefix_rows: Vec<(usize, usize)>,
+    /// The arithmetic that decides the bounds: the coarser one of both sides.
+    precision: Precision,
     scores: Vec<Score>,
 }
 
 impl<'a> Comparison<'a> {
-    pub fn new(golden: &'a Golden, run: &'a Run, rows: Rows) -> Self {
+    pub fn new(golden: &'a Golden, run: &'a Run, rows: Rows, precision: Precision) -> Self {
         let valid = run.valid(&golden.geometry);
         let real = valid.iter().enumerate().filter_map(|(row, &valid)| valid.then_some(row));
         let prefix_rows = match rows {
             Rows::All => real.map(|row| (row, row)).collect(),
             Rows::Needed => real.enumerate().map(|(computed, row)| (row, computed)).collect(),
         };
-        Self { golden, run, prefix_rows, scores: Vec::new() }
+        Self { golden, run, prefix_rows, precision, scores: Vec::new() }
     }
 
     /// The resized image of a camera slot.
@@ -111,13 +113,13 @@ impl<'a> Comparison<'a> {
             let columns = tensor.shape.last().copied().unwrap_or(0);
             let cut = actions.chunks(self.golden.geometry.action_dim).flat_map(|row| row.iter().take(columns));
             let values: Vec<f64> = cut.map(|&value| f64::from(value)).collect();
-            self.scores.extend(self.golden.score(name, self.golden.precision.actions(), &values));
+            self.scores.extend(self.golden.score(name, self.precision.actions(), &values));
         }
     }
 
     /// The model's own output, all columns.
     pub fn padded_actions(&mut self, actions: &[f32]) {
-        self.scores.extend(self.golden.score("runA.x0_padded", self.golden.precision.actions(), &widen(actions)));
+        self.scores.extend(self.golden.score("runA.x0_padded", self.precision.actions(), &widen(actions)));
     }
 
     pub fn finish(self) -> Vec<Score> {
@@ -125,7 +127,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn compare(&mut self, name: &str, values: &[f64]) {
-        self.scores.extend(self.golden.score(name, self.golden.precision.intermediate(), values));
+        self.scores.extend(self.golden.score(name, self.precision.intermediate(), values));
     }
 
     /// Compares chosen rows: `rows` are pairs of golden row and computed row.
@@ -139,7 +141,7 @@ impl<'a> Comparison<'a> {
             wanted.extend_from_slice(tensor.values.get(cut(golden_row)).unwrap_or_default());
         }
         if !rows.is_empty() {
-            self.scores.push(score(label, self.golden.precision.intermediate(), &found, &wanted));
+            self.scores.push(score(label, self.precision.intermediate(), &found, &wanted));
         }
     }
 }
@@ -181,7 +183,7 @@ impl Comparison<'_> {
             theirs.rotate(golden_row, &mut row);
             wanted.extend(widen(&row));
         }
-        self.scores.push(score(&label, self.golden.precision.intermediate(), &found, &wanted));
+        self.scores.push(score(&label, self.precision.intermediate(), &found, &wanted));
     }
 }
 

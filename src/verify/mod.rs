@@ -1,4 +1,4 @@
-//! Comparison of the reference backend with golden tensors that LeRobot's own π0 made.
+//! Comparison of a backend with golden tensors that LeRobot's own π0 made.
 //!
 //! A golden set is a folder with `inputs.safetensors` and `intermediates.safetensors` (or `full_inputs` and `full_golden` for the
 //! published size, whose files hold chosen rows of the large tensors). Weights come from `model.safetensors` beside them, else from
@@ -18,7 +18,7 @@ pub use report::{Report, Row};
 
 use crate::{
     backend::{
-        Backend, BackendError,
+        self, Backend, BackendError, BackendOptions,
         reference::{Reference, ReferenceOptions, Rows},
     },
     checkpoint::CheckpointError,
@@ -61,7 +61,7 @@ pub fn verify(dir: &Path, threads: Option<usize>) -> Result<Report, VerifyError>
     for rows in [Rows::All, Rows::Needed] {
         let mut model = Reference::new(geometry, &golden.weights, ReferenceOptions { rows, threads })?;
         for run in golden.runs()? {
-            let mut comparison = Comparison::new(&golden, &run, rows);
+            let mut comparison = Comparison::new(&golden, &run, rows, golden.precision);
             if run.has_intermediates {
                 for (slot, camera) in run.inputs.cameras.iter().enumerate() {
                     comparison.image(slot, camera);
@@ -84,6 +84,30 @@ pub fn verify(dir: &Path, threads: Option<usize>) -> Result<Report, VerifyError>
         }
     }
     report.add(exact(&golden)?, Rows::All);
+    Ok(report)
+}
+
+/// Compares what a card's graph shows with the golden set in `dir`: keys and values as the expert reads them, the expert's layers with
+/// the state token's row, and the actions, within the bounds of bfloat16.
+pub fn verify_card(dir: &Path, options: &BackendOptions) -> Result<Report, VerifyError> {
+    let golden = Golden::open(dir)?;
+    if golden.runs()?.is_empty() {
+        return Err(VerifyError::NoRuns(golden.dir));
+    }
+    let shown = ["prefix.kv.", "step.0.layer."];
+    let mut report = Report::of(&golden, |name| shown.iter().any(|start| name.starts_with(start)) || name.ends_with("actions"));
+    let mut model = backend::open(golden.geometry, &golden.weights, options)?;
+    for run in golden.runs()? {
+        let mut comparison = Comparison::new(&golden, &run, Rows::Needed, Precision::BF16);
+        let request = DenoiseRequest { noise: golden.noise()?, steps: golden.steps };
+        let chunk = if run.has_intermediates {
+            model.infer_probed(&run.inputs, &request, &mut comparison)?
+        } else {
+            model.infer(&run.inputs, &request)?
+        };
+        comparison.actions(&chunk.actions);
+        report.add(comparison.finish(), Rows::Needed);
+    }
     Ok(report)
 }
 

@@ -29,6 +29,12 @@ pub struct Report {
 
 impl Report {
     pub fn new(golden: &Golden) -> Self {
+        // `rows` only numbers the stored rows of other tensors.
+        Self::of(golden, |name| name != "rows")
+    }
+
+    /// A report that is complete when every stored tensor that is `wanted` was compared.
+    pub fn of(golden: &Golden, wanted: impl Fn(&str) -> bool) -> Self {
         let title = format!(
             "{}: {} parameters, golden tensors in {:?}, {} denoise steps",
             golden.dir.display(),
@@ -36,8 +42,7 @@ impl Report {
             golden.precision,
             golden.steps
         );
-        // `rows` only numbers the stored rows of other tensors.
-        let missed = golden.names().filter(|name| *name != "rows").map(String::from).collect();
+        let missed = golden.names().filter(|name| wanted(name)).map(String::from).collect();
         Self { title, rows: BTreeMap::new(), missed }
     }
 

@@ -133,11 +133,6 @@ impl Reference {
         Ok(Chunk { actions, times: StageTimes { steps, ..prefix.times.clone() } })
     }
 
-    /// Rate of a large product on this backend's threads, in GFLOP/s: what its stages are measured by.
-    pub fn peak_gflops(&self) -> f64 {
-        self.pool.install(linear::peak_gflops)
-    }
-
     /// Which of the computed prefix rows are real.
     fn valid(&self, inputs: &ModelInputs) -> Vec<bool> {
         let tokens = self.geometry.vision.tokens();
@@ -215,6 +210,10 @@ impl Backend for Reference {
 
     fn denoise(&mut self, prefix: &PrefixCache, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<Chunk, BackendError> {
         self.denoise_probed(prefix, inputs, request, &mut NoProbe)
+    }
+
+    fn peak_gflops(&self) -> Option<f64> {
+        Some(self.pool.install(linear::peak_gflops))
     }
 
     fn infer_probed(

@@ -52,7 +52,7 @@ pub struct Device {
     info: DeviceInfo,
     target: Target,
     /// The trace that is being captured.
-    capture: Option<u32>,
+    capture: Option<DeviceTrace>,
 }
 
 /// The open card behind a [`Device`], its tensors and its traces.
@@ -119,12 +119,10 @@ impl Device {
 
     /// Ends a capture that an error interrupted: nothing else may run on the card before.
     fn abandon_capture(&mut self) {
-        if let Some(trace) = self.capture.take() {
-            let ended = self.call("an interrupted capture", |device| shim::end_trace(device, trace));
-            drop(DeviceTrace { trace, card: self.card.clone() });
-            if let Err(error) = ended {
-                tracing::warn!("{error}");
-            }
+        if let Some(capture) = self.capture.take()
+            && let Err(error) = self.call("an interrupted capture", |device| shim::end_trace(device, capture.id))
+        {
+            tracing::warn!("{error}");
         }
     }
 }
@@ -167,15 +165,18 @@ impl Runtime for Device {
         let specs: Vec<TensorSpec> = inputs.iter().map(|input| input.spec).collect();
         let outputs = op.infer(&specs).map_err(RuntimeError::from);
         let result = outputs.and_then(|outputs| self.launch(op, inputs, &outputs));
-        if result.is_err() {
-            self.abandon_capture();
+        match (&result, &mut self.capture) {
+            (Ok(outputs), Some(capture)) => capture.hold(outputs),
+            (Ok(_), None) => {}
+            (Err(_), _) => self.abandon_capture(),
         }
         result
     }
 
     fn begin_capture(&mut self) -> Result<(), RuntimeError> {
         self.abandon_capture();
-        self.capture = Some(self.call("a capture", shim::begin_trace)?);
+        let id = self.call("a capture", shim::begin_trace)?;
+        self.capture = Some(DeviceTrace { id, held: Vec::new(), card: self.card.clone() });
         Ok(())
     }
 
@@ -184,17 +185,15 @@ impl Runtime for Device {
             let reason = "no capture is under way: it has failed before or never began".to_string();
             return Err(RuntimeError::Device { what: "the end of a capture".to_string(), reason });
         };
-        // Owned before it can fail, so that it is released then as well.
-        let owned = DeviceTrace { trace, card: self.card.clone() };
-        self.call("a capture", |device| shim::end_trace(device, trace))?;
-        Ok(owned)
+        self.call("a capture", |device| shim::end_trace(device, trace.id))?;
+        Ok(trace)
     }
 
     fn replay(&mut self, trace: &DeviceTrace) -> Result<(), RuntimeError> {
         if self.target == Target::Mock {
             return Err(RuntimeError::NoTrace("The mock device"));
         }
-        self.call("a trace", |device| shim::replay_trace(device, trace.trace))
+        self.call("a trace", |device| shim::replay_trace(device, trace.id))
     }
 
     fn synchronize(&mut self) -> Result<(), RuntimeError> {
@@ -283,13 +282,22 @@ impl Drop for Handle {
 
 /// A captured trace on the card. Its memory is free when it is dropped.
 pub struct DeviceTrace {
-    trace: u32,
+    id: u32,
+    /// What the trace writes in DRAM. A replay writes to the same addresses, where nothing that is made in the meantime may lie, be
+    /// it a tensor or the kernels of another program. (In L1 only tensors lie, and none of those outlives the next replay.)
+    held: Vec<DeviceTensor>,
     card: Arc<Card>,
+}
+
+impl DeviceTrace {
+    fn hold(&mut self, outputs: &[DeviceTensor]) {
+        self.held.extend(outputs.iter().filter(|output| output.spec.memory == MemoryConfig::DramInterleaved).cloned());
+    }
 }
 
 impl Drop for DeviceTrace {
     fn drop(&mut self) {
-        if let Err(error) = self.card.call("the release of a trace", |device| shim::release_trace(device, self.trace)) {
+        if let Err(error) = self.card.call("the release of a trace", |device| shim::release_trace(device, self.id)) {
             tracing::warn!("{error}");
         }
     }

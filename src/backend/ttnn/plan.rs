@@ -304,12 +304,12 @@ mod tests {
     }
 
     #[test]
-    fn every_product_of_the_language_model_uses_at_least_three_quarters_of_the_grid() {
+    fn every_product_of_the_language_model_uses_at_least_two_thirds_of_the_grid() {
         for (k, n) in [(64, 80), (64, 64), (64, 512), (512, 64)] {
             let product = product(17, k, n);
             let config = matmul(&n150(), &product, 400_000).unwrap();
             let ideal = (17 * k * n * 32) as f64 / 64.0;
-            assert!(product.matmul_cost(&config).compute <= ideal / 0.75, "{k} {n} {config:?}");
+            assert!(product.matmul_cost(&config).compute <= ideal * 1.5, "{k} {n} {config:?}");
         }
     }
 

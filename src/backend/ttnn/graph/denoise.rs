@@ -1,8 +1,10 @@
 //! The Euler loop of the action expert.
 
+use std::ops::Range;
+
 use super::{
     KeyValues, Model, Ops,
-    model::{constant, suffix_rows},
+    model::{ExpertLayer, constant, suffix_rows},
     ops::Linear,
     prefill::{key_rows, padded_rows, rope_tables},
 };
@@ -31,6 +33,8 @@ pub struct Denoise<T> {
     /// RoPE tables of the suffix rows, then of the prefix rows.
     pub cos: T,
     pub sin: T,
+    /// Rows of the keys that belong to the prefix.
+    prefix_rows: Range<usize>,
 }
 
 /// What one number of steps needs.
@@ -85,7 +89,7 @@ impl<T: Clone> Denoise<T> {
         let layout = HeadLayout::gemma(&geometry.expert);
         let [cos, sin] = rope_tables(runtime, &positions, geometry.expert.head_dim, layout)?;
         runtime.leave();
-        Ok(Self { mask, cos, sin })
+        Ok(Self { mask, cos, sin, prefix_rows: suffix..suffix + valid })
     }
 }
 
@@ -145,7 +149,10 @@ pub fn denoise<R: Runtime>(
             })?;
             ops.show(|| format!("step.{step}.suffix_embs"), &h, suffix_order(horizon))?;
             for (index, (layer, cache)) in model.expert.iter().zip(cache).enumerate() {
-                h = ops.scope(format!("layer.{index}"), |ops| expert_layer(ops, model, layer, denoise, cache, h))?;
+                h = ops.scope(format!("layer.{index}"), |ops| {
+                    let seen = (step == 0).then(|| format!("prefix.kv.{index}"));
+                    expert_layer(ops, (model, layer), denoise, cache, h, seen)
+                })?;
                 ops.show(|| format!("step.{step}.layer.{index}"), &h, suffix_order(horizon))?;
             }
             ops.scope("suffix", |ops| {
@@ -159,13 +166,14 @@ pub fn denoise<R: Runtime>(
     Ok(x)
 }
 
+/// One layer over `x`; `seen` names the prefix's keys and values for the probe.
 fn expert_layer<R: Runtime>(
     ops: &mut Ops<'_, R>,
-    model: &Model<R::Tensor>,
-    layer: &super::model::ExpertLayer<R::Tensor>,
+    (model, layer): (&Model<R::Tensor>, &ExpertLayer<R::Tensor>),
     denoise: &Denoise<R::Tensor>,
     cache: &KeyValues<R::Tensor>,
     x: R::Tensor,
+    seen: Option<String>,
 ) -> Result<R::Tensor, RuntimeError> {
     let geometry = model.geometry.expert;
     let scale = (geometry.head_dim as f32).powf(-0.5);
@@ -177,6 +185,10 @@ fn expert_layer<R: Runtime>(
         drop(qkv);
         let tables = [&denoise.cos, &denoise.sin];
         let (q, k) = (ops.rotate(&model.queries, tables)?, ops.rotate(&cache.keys, tables)?);
+        if let Some(seen) = seen {
+            ops.show(|| format!("{seen}.key"), &k, denoise.prefix_rows.clone())?;
+            ops.show(|| format!("{seen}.value"), &cache.values, denoise.prefix_rows.clone())?;
+        }
         let attended = ops.attention([&q, &k, &cache.values], Some(&denoise.mask), scale, &[&x])?;
         drop([q, k]);
         let joined = ops.concat_heads(&attended)?;

@@ -155,8 +155,9 @@ impl<'a, R: Runtime> Ops<'a, R> {
         self.one(&Op::Add { dtype: ACTIVATION, memory: L1 }, &[a, b])
     }
 
+    /// In DRAM: the actions outlive the chunk, and a tensor that stays behind in L1 splits the room of the next one's.
     pub fn add_f32(&mut self, a: &R::Tensor, b: &R::Tensor) -> Result<R::Tensor, RuntimeError> {
-        self.one(&Op::Add { dtype: DataType::Float32, memory: L1 }, &[a, b])
+        self.one(&Op::Add { dtype: DataType::Float32, memory: MemoryConfig::DramInterleaved }, &[a, b])
     }
 
     /// `a` becomes `activation(a) b`: the hidden activations of an MLP need no third place in L1.

@@ -136,8 +136,6 @@ pub fn prefill<R: Runtime>(
                 let kept = keep(ops, prefix, &k, &v)?;
                 let tables = [&prefix.cos, &prefix.sin];
                 let (q, k) = (ops.rotate(&q, tables)?, ops.rotate(&k, tables)?);
-                ops.show(|| format!("prefix.kv.{index}.key"), &k, 0..valid)?;
-                ops.show(|| format!("prefix.kv.{index}.value"), &v, 0..valid)?;
                 cache.push(kept);
                 // The prompt's padding is no key.
                 let real = Shape::matrix(valid, ops.spec(&k).shape.columns());
@@ -169,7 +167,6 @@ pub fn prefill<R: Runtime>(
         ops.scope("self_attn", |ops| {
             let normed = ops.rms_norm(&x)?;
             let [k, v] = ops.split(&normed, &model.vlm_kv, &[&x])?;
-            ops.show(|| format!("prefix.kv.{last}.value"), &v, 0..valid)?;
             cache.push(keep(ops, prefix, &k, &v)?);
             Ok(())
         })

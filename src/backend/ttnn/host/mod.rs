@@ -10,6 +10,8 @@ mod product;
 mod tensor;
 
 #[cfg(test)]
+mod graph_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
