@@ -97,3 +97,31 @@ fn an_inference_without_all_its_inputs_says_which_option_is_wanting() {
     let text = refused(infer(&[&instruction[..], &["--joints", &all]].concat()), 1);
     assert!(text.contains("base_0_rgb"), "{text}");
 }
+
+#[test]
+fn a_recorded_graph_is_explained_in_tables_json_and_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (first, second, html) = (path("first.json"), path("second.json"), path("report.html"));
+    for (grid, out) in [("8x8", &first), ("8x7", &second)] {
+        let small =
+            ["graph", "--geometry", "small", "--cameras", "1", "--tokens", "5", "--steps", "2", "--grid", grid, "--out", out];
+        assert!(pi0_tt(&small).output().unwrap().status.success());
+    }
+    let text = pi0_tt(&["coverage", &first, "--against", &second, "--html", &html]).output().unwrap();
+    let text = (text.status.success(), String::from_utf8(text.stdout).unwrap());
+    assert!(text.0 && text.1.starts_with("first: 1 camera, 5 tokens, 2 steps on Wormhole, 8x8 cores\nsecond: "), "{text:?}");
+    let page = std::fs::read_to_string(&html).unwrap();
+    assert!(page.starts_with("<!doctype html>") && page.contains("8x7 cores"), "{page}");
+
+    let json = pi0_tt(&["coverage", &first, "--json"]).output().unwrap().stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let launches: u64 = json[0]["stages"].as_array().unwrap().iter().map(|stage| stage["launches"].as_u64().unwrap()).sum();
+    assert_eq!(json[0]["total"]["launches"], launches);
+    assert!(launches > 0 && json[0]["modules"].as_array().unwrap().len() == 8, "{json}");
+
+    let text = refused(pi0_tt(&["coverage", &html]).output().unwrap(), 1);
+    assert!(text.contains("is not a recording of `pi0_tt graph`"), "{text}");
+    let text = refused(pi0_tt(&["coverage", &path("absent.json")]).output().unwrap(), 1);
+    assert!(text.starts_with("Cannot read the recording"), "{text}");
+}

@@ -1,6 +1,6 @@
 //! The figures of a report in words, for the terminal and for the page.
 
-use super::{Coverage, Direction, Share, Stage, Transfer, Work};
+use super::{Coverage, Direction, Stage, Transfer, Work};
 
 /// `3.31 GB`: three digits and a prefix.
 fn si(value: f64, unit: &str) -> String {
@@ -63,7 +63,7 @@ fn summary(coverage: &Coverage) -> Vec<(String, String)> {
     let total = &coverage.total;
     let crossing = |direction| {
         let (batches, tensors, size) = coverage.crossings(direction);
-        format!("{batches} × {tensors} tensors, {}", bytes(size))
+        format!("{batches}, {tensors} tensor{}, {}", if tensors == 1 { "" } else { "s" }, bytes(size))
     };
     let mut lines = vec![
         ("Launches".to_owned(), total.launches.to_string()),
@@ -115,27 +115,40 @@ pub fn side_by_side(coverages: &[Coverage]) -> Table {
 }
 
 pub fn modules(coverage: &Coverage) -> Table {
-    let columns =
-        ["Module", "Ops, card", "host", "Arithmetic, card", "host", "on card", "Bytes, card", "host", "on card", "Host, once"];
-    table(
-        &columns,
-        coverage.modules.iter().map(|&Share { module, card, host, once }| {
-            let once =
-                if once == Work::default() { "–".to_owned() } else { format!("{} tensors, {}", once.ops, bytes(once.bytes)) };
-            vec![
-                module.name().to_owned(),
-                card.ops.to_string(),
-                host.ops.to_string(),
-                flops(card.flops),
-                flops(host.flops),
-                share(card.flops, host.flops),
-                bytes(card.bytes),
-                bytes(host.bytes),
-                share(card.bytes, host.bytes),
-                once,
-            ]
-        }),
-    )
+    let columns = [
+        "Module",
+        "Ops, card",
+        "host",
+        "on card",
+        "Arithmetic, card",
+        "host",
+        "on card",
+        "Bytes, card",
+        "host",
+        "on card",
+        "Host, once",
+    ];
+    let row = |name: &str, (card, host, once): (Work, Work, Work)| {
+        let once = if once == Work::default() { "–".to_owned() } else { format!("{}, {}", once.ops, bytes(once.bytes)) };
+        vec![
+            name.to_owned(),
+            card.ops.to_string(),
+            host.ops.to_string(),
+            share(card.ops as u64, host.ops as u64),
+            flops(card.flops),
+            flops(host.flops),
+            share(card.flops, host.flops),
+            bytes(card.bytes),
+            bytes(host.bytes),
+            share(card.bytes, host.bytes),
+            once,
+        ]
+    };
+    let all = coverage.modules.iter().fold((Work::default(), Work::default(), Work::default()), |all, share| {
+        (all.0 + share.card, all.1 + share.host, all.2 + share.once)
+    });
+    let each = coverage.modules.iter().map(|share| row(share.module.name(), (share.card, share.host, share.once)));
+    table(&columns, each.chain([row("all", all)]))
 }
 
 pub fn stages(coverage: &Coverage) -> Table {
@@ -169,7 +182,7 @@ pub fn transfers(coverage: &Coverage) -> Table {
                 format!("{} {direction}", number + 1),
                 crossing.name.clone(),
                 format!("{:?}", crossing.spec.shape),
-                format!("{:?}", crossing.spec.dtype),
+                format!("{:?}", crossing.spec.dtype).to_lowercase(),
                 bytes(crossing.bytes),
             ]
         })

@@ -15,8 +15,8 @@ pub fn page(coverages: &[Coverage]) -> String {
     for coverage in coverages {
         paragraph(&mut body, &format!("{}: {}", coverage.name, figures::title(coverage)));
     }
-    section(&mut body, "summary", "One chunk", &table("One chunk", &figures::side_by_side(coverages)));
-    section(&mut body, "stages", "Least time of each stage", &bars(coverages));
+    section(&mut body, "summary", "One chunk", &table("One chunk", None, &figures::side_by_side(coverages)));
+    section(&mut body, "stages", "Least time of each stage", &chart(&stage_bars(coverages)));
     for (id, title, make) in [
         ("per-stage", "Stages", figures::stages as fn(&Coverage) -> Table),
         ("modules", "What runs where", figures::modules),
@@ -26,8 +26,8 @@ pub fn page(coverages: &[Coverage]) -> String {
         let tables: String = coverages
             .iter()
             .map(|coverage| {
-                let caption = if coverages.len() > 1 { coverage.name.as_str() } else { title };
-                table(caption, &make(coverage))
+                let name = Some(coverage.name.as_str()).filter(|_| coverages.len() > 1);
+                table(title, name, &make(coverage))
             })
             .collect();
         section(&mut body, id, title, &tables);
@@ -61,11 +61,14 @@ fn paragraph(body: &mut String, text: &str) {
 }
 
 /// A table that scrolls by itself where it is wider than the page, by keyboard too.
-fn table(caption: &str, table: &Table) -> String {
-    let caption = escape(caption);
-    let mut html = format!(
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{caption}\">\n<table>\n<caption>{caption}</caption>\n<thead><tr>"
-    );
+fn table(title: &str, caption: Option<&str>, table: &Table) -> String {
+    let caption = caption.map(escape);
+    let label = caption.as_ref().map_or(title.to_owned(), |caption| format!("{title}: {caption}"));
+    let mut html = format!("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{label}\">\n<table>\n");
+    if let Some(caption) = caption {
+        let _ = writeln!(html, "<caption>{caption}</caption>");
+    }
+    html.push_str("<thead><tr>");
     for column in &table.columns {
         let _ = write!(html, "<th scope=\"col\">{}</th>", escape(column));
     }
@@ -85,47 +88,53 @@ fn table(caption: &str, table: &Table) -> String {
     html
 }
 
-/// For each stage: arithmetic and DRAM at full speed on every number of cores, and the products as they are configured.
-fn bars(coverages: &[Coverage]) -> String {
+struct Bar {
+    label: String,
+    class: &'static str,
+    ms: f64,
+}
+
+/// For each stage: arithmetic on each number of cores and DRAM at full speed, and the products as they are configured.
+fn stage_bars(coverages: &[Coverage]) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    for coverage in coverages {
+        for stage in &coverage.stages {
+            let mut bar = |what: &str, class, ms| {
+                let plan = if coverages.len() > 1 { format!("{}, ", coverage.name) } else { String::new() };
+                bars.push(Bar { label: format!("{plan}{}: {what}", stage.name), class, ms });
+            };
+            for roofline in &stage.rooflines {
+                bar(&format!("arithmetic, {} cores", roofline.cores), "compute", roofline.compute_ms);
+            }
+            // DRAM is as fast for any number of cores.
+            if let Some(roofline) = stage.rooflines.first() {
+                bar("DRAM", "dram", roofline.dram_ms);
+            }
+            bar("products as configured", "products", stage.products_ms);
+        }
+    }
+    bars
+}
+
+fn chart(bars: &[Bar]) -> String {
     const ROW: usize = 22;
     const LABELS: usize = 250;
-    const WIDTH: usize = 620;
-    let bars: Vec<(String, &str, f64)> = coverages
-        .iter()
-        .flat_map(|coverage| {
-            let of = if coverages.len() > 1 { format!("{}, ", coverage.name) } else { String::new() };
-            coverage.stages.iter().flat_map(move |stage| {
-                let label = move |what: &str, of: &str| format!("{of}{}: {what}", stage.name);
-                let cores = stage.rooflines.iter().map({
-                    let of = of.clone();
-                    move |roofline| (label(&format!("arithmetic, {} cores", roofline.cores), &of), "compute", roofline.compute_ms)
-                });
-                let dram = stage.rooflines.first().map(|roofline| (label("DRAM", &of), "dram", roofline.dram_ms));
-                let products = (label("products as configured", &of), "products", stage.products_ms);
-                cores.chain(dram).chain([products]).collect::<Vec<_>>()
-            })
-        })
-        .collect();
-    let longest = bars.iter().map(|&(.., ms)| ms).fold(f64::MIN_POSITIVE, f64::max);
-    let height = bars.len() * ROW;
+    const LONGEST: f64 = 620.0;
+    let longest = bars.iter().map(|bar| bar.ms).fold(f64::MIN_POSITIVE, f64::max);
     let mut svg = format!(
-        "<svg viewBox=\"0 0 {} {height}\" role=\"img\" aria-label=\"Times of each stage; the table below has the figures\">\n",
-        LABELS + WIDTH + 90
+        "<svg viewBox=\"0 0 960 {}\" role=\"img\" aria-label=\"Times of each stage, in milliseconds; the table below has them in figures\">\n",
+        bars.len() * ROW
     );
-    for (index, (label, class, ms)) in bars.iter().enumerate() {
-        let (top, length) = (index * ROW, ms / longest * WIDTH as f64);
+    for (index, bar) in bars.iter().enumerate() {
+        let (top, width) = (index * ROW + 3, bar.ms / longest * LONGEST);
+        let (text, value_at) = (top + 12, LABELS as f64 + width + 6.0);
+        let (label, class, value) = (escape(&bar.label), bar.class, figures::ms(bar.ms));
         let _ = writeln!(
             svg,
-            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text><rect class=\"{class}\" x=\"{LABELS}\" y=\"{}\" width=\"{length:.1}\" \
-             height=\"{}\"/><text x=\"{:.1}\" y=\"{}\">{}</text>",
-            LABELS - 8,
-            top + 15,
-            escape(label),
-            top + 3,
-            ROW - 6,
-            LABELS as f64 + length + 6.0,
-            top + 15,
-            figures::ms(*ms),
+            "<text x=\"{}\" y=\"{text}\" text-anchor=\"end\">{label}</text>\
+             <rect class=\"{class}\" x=\"{LABELS}\" y=\"{top}\" width=\"{width:.1}\" height=\"16\"/>\
+             <text x=\"{value_at:.1}\" y=\"{text}\">{value}</text>",
+            LABELS - 8
         );
     }
     svg.push_str("</svg>\n");

@@ -7,7 +7,7 @@ mod module;
 mod text;
 mod walk;
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, ops::Add};
 
 use serde::Serialize;
 
@@ -185,8 +185,10 @@ impl Coverage {
                 let bytes = recording.tensors[tensor].bytes() as u64;
                 self.setup.uploads += 1;
                 self.setup.bytes += bytes;
-                if let Some(module) = Module::of_upload(&step.scopes) {
-                    self.share(module).once.add(0, bytes);
+                // What inputs hold before the first chunk is nothing yet.
+                let table = step.scopes.first().is_none_or(|scope| scope != "inputs");
+                if let (true, Some(module)) = (table, Module::of_upload(&step.scopes)) {
+                    self.share(module).once.count(0, bytes);
                 }
             }
             Action::Download { .. } => {}
@@ -213,7 +215,7 @@ impl Coverage {
                 None => self.launches.push((call.name(), 1)),
             }
         }
-        self.share(Module::of_op(scopes, call)).card.add(cost.flops, cost.bytes);
+        self.share(Module::of_op(scopes, call)).card.count(cost.flops, cost.bytes);
     }
 
     fn transfer(&mut self, direction: Direction, origin: &[String], spec: TensorSpec, continues: bool) {
@@ -229,7 +231,7 @@ impl Coverage {
             (Direction::Up, Module::Denoise) => geometry.horizon * geometry.action_dim,
             _ => 0,
         };
-        self.share(module).host.add(flops as u64, bytes);
+        self.share(module).host.count(flops as u64, bytes);
         let crossing = Crossing { name: origin.join("/"), spec, bytes };
         match self.transfers.last_mut() {
             Some(batch) if continues && batch.direction == direction => batch.tensors.push(crossing),
@@ -277,10 +279,16 @@ impl Share {
 }
 
 impl Work {
-    fn add(&mut self, flops: u64, bytes: u64) {
-        self.ops += 1;
-        self.flops += flops;
-        self.bytes += bytes;
+    fn count(&mut self, flops: u64, bytes: u64) {
+        *self = *self + Self { ops: 1, flops, bytes };
+    }
+}
+
+impl Add for Work {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { ops: self.ops + other.ops, flops: self.flops + other.flops, bytes: self.bytes + other.bytes }
     }
 }
 
