@@ -20,9 +20,9 @@ pub const DRAM_BYTES_PER_NS: f64 = 288.0;
 const BLOCK_NS: f64 = 500.0;
 /// Cycles that the unpacker takes to bring a tile to the matrix engine. Ranks configurations only.
 const UNPACK_CYCLES: f64 = 24.0;
-/// L1 that plans leave free: TTNN takes the first gap that fits, so that tensors lie lower than the sum of their sizes says, by up to
-/// two activations of the prefix; and 6 KB hold the suffix's constants.
-const MARGIN: usize = 96 * 1024;
+/// L1 that plans leave free: 6 KB hold the suffix's constants, and TTNN takes the first gap that fits, so that tensors lie lower than
+/// the sum of their sizes says. Another activation's size is left for that in [`Ops`](super::graph::Ops).
+const MARGIN: usize = 80 * 1024;
 
 /// A product `[rows, inputs] x [inputs, outputs]`.
 #[derive(Clone, Copy, Debug)]

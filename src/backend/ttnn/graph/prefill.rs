@@ -121,9 +121,11 @@ pub fn prefill<R: Runtime>(
     let mut x = ops.scope("embeddings", |ops| ops.concat(&[images, prompt], L1))?;
     let shape = ops.spec(&x).shape;
     let hidden = TensorSpec::new(Shape::matrix(shape.rows(), mlp_columns(geometry.mlp_width)), DataType::Bfloat16, L1);
-    // Gate and up beside the residual and its norm; where they do not fit, `up` waits in DRAM.
+    // Gate and up lie in L1 beside the residual and its norm, as long as they fit: first `up` goes to DRAM, then `gate`.
     let residual = TensorSpec::new(shape, DataType::Bfloat16, L1);
-    let up_memory = if ops.fits_l1(&[hidden, hidden, residual, residual], PRODUCT_BUFFERS) { L1 } else { DRAM };
+    let place = |fits: bool| if fits { L1 } else { DRAM };
+    let gate_memory = place(ops.fits_l1(&[hidden, residual, residual, residual], PRODUCT_BUFFERS));
+    let up_memory = place(ops.fits_l1(&[hidden, hidden, residual, residual], PRODUCT_BUFFERS));
     let mut cache = Vec::with_capacity(geometry.depth);
     for (index, layer) in model.vlm.iter().enumerate() {
         x = ops.scope(format!("layer.{index}"), |ops| {
@@ -150,7 +152,8 @@ pub fn prefill<R: Runtime>(
             drop(attended);
             let down = ops.scope("mlp", |ops| {
                 let normed = ops.rms_norm(&x)?;
-                let gate = ops.linear(&normed, &layer.gate, Some(Activation::Gelu), &[&x])?;
+                let gelu = Some(Activation::Gelu);
+                let gate = ops.linear_as(&normed, &layer.gate, gelu, &[&x], DataType::Bfloat16, gate_memory)?;
                 let up = ops.linear_as(&normed, &layer.up, None, &[&x, &gate], DataType::Bfloat16, up_memory)?;
                 drop(normed);
                 ops.multiply(&gate, &up, None)?;
