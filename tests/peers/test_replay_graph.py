@@ -15,7 +15,7 @@ from ttnn_numbers import Reference, difference
 
 ROOT = Path(__file__).resolve().parents[2]
 OLDEST = "0.66.0"
-VERSIONS = [OLDEST, "0.67.0"]
+VERSIONS = [OLDEST, "0.67.0", "0.81.1"]
 
 
 def python_with_ttnn(version: str) -> Path:

@@ -16,17 +16,17 @@ pub struct DeviceInfo {
     pub name: String,
     /// Worker cores (`compute_with_storage_grid_size`).
     pub grid: CoreGrid,
-    /// Bytes of L1 in one core that tensors and circular buffers share (1,395,424 on Wormhole with TTNN 0.67).
+    /// Bytes of L1 in one core that tensors and circular buffers share (1,393,312 on Wormhole with TTNN 0.81).
     pub l1_bytes: usize,
     /// Bytes of DRAM in all banks.
     pub dram_bytes: u64,
 }
 
 impl DeviceInfo {
-    /// A Wormhole card with `grid` worker cores, as TTNN 0.67 opens an n150: 12 banks of DRAM, and the L1 that its firmware leaves (160
-    /// bytes less than with TTNN 0.66).
+    /// A Wormhole card with `grid` worker cores: 12 banks of DRAM, and the L1 that its firmware leaves. As TTNN 0.81 opens an n150,
+    /// which is 2 KB of L1 and 1 MB of each bank less than with 0.66.
     pub fn wormhole(grid: CoreGrid) -> Self {
-        Self { name: "Wormhole".to_owned(), grid, l1_bytes: 1_395_424, dram_bytes: 12 * 1_073_741_792 }
+        Self { name: "Wormhole".to_owned(), grid, l1_bytes: 1_393_312, dram_bytes: 12 * 1_072_693_184 }
     }
 }
 
