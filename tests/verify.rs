@@ -4,7 +4,10 @@ mod common;
 
 use std::{fs, path::Path, process::Command};
 
-use pi0_tt::verify::{VerifyError, verify};
+use pi0_tt::{
+    backend::{BackendKind, BackendOptions},
+    verify::{VerifyError, verify, verify_card},
+};
 use safetensors::SafeTensors;
 
 /// The program with its output and exit code.
@@ -39,6 +42,34 @@ fn small_float32_holds_its_bounds() {
 #[test]
 fn small_bfloat16_holds_its_bounds() {
     holds("small_bf16");
+}
+
+/// The card's graph on the CPU.
+fn holds_on_the_graph(name: &str) {
+    if let Some(dir) = common::golden(name) {
+        let cache = tempfile::tempdir().unwrap();
+        let options =
+            BackendOptions { weight_cache: Some(cache.path().to_owned()), ..BackendOptions::new(BackendKind::TtnnHost) };
+        let report = verify_card(&dir, &options).unwrap();
+        println!("{report}");
+        assert!(report.passed(), "{report}");
+    }
+}
+
+#[test]
+fn the_cards_graph_holds_its_bounds_of_float32() {
+    holds_on_the_graph("small_f32");
+}
+
+#[test]
+fn the_cards_graph_holds_its_bounds_of_bfloat16() {
+    holds_on_the_graph("small_bf16");
+}
+
+#[test]
+#[ignore = "3.2 billion parameters, 17 GB of memory, three minutes: make test-full runs it"]
+fn the_cards_graph_holds_its_bounds_at_the_published_size() {
+    holds_on_the_graph("full_f32");
 }
 
 #[test]

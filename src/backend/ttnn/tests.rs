@@ -1,11 +1,19 @@
 //! The graph on the CPU in the card's number formats, against the reference backend on the same weights and inputs.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicIsize, Ordering},
+};
+
+use bytes::Bytes;
+
 use super::{
     Dispatch, Resident,
-    host::{Host, Numerics},
+    host::{Host, HostTensor, Numerics},
+    op::Op,
     pack::pack,
-    runtime::DeviceInfo,
-    terms::CoreGrid,
+    runtime::{DeviceInfo, Runtime, RuntimeError},
+    terms::{CoreGrid, TensorSpec},
 };
 use crate::{
     backend::{
@@ -18,15 +26,23 @@ use crate::{
 
 const STEPS: usize = 10;
 
+fn host(numerics: Numerics) -> Host {
+    Host::new(DeviceInfo::wormhole(CoreGrid { x: 8, y: 8 }), numerics)
+}
+
 fn model(dispatch: Dispatch, numerics: Numerics) -> (Resident<Host>, Weights) {
+    let (resident, weights) = model_on(host(numerics), dispatch);
+    (resident.unwrap(), weights)
+}
+
+fn model_on<R: Runtime>(runtime: R, dispatch: Dispatch) -> (Result<Resident<R>, BackendError>, Weights) {
     let geometry = Geometry::small();
     let weights = synthetic::weights(&geometry, Dtype::F32, |_| ());
-    let host = Host::new(DeviceInfo::wormhole(CoreGrid { x: 8, y: 8 }), numerics);
     let mut packed = |recipe: &super::weights::Recipe| {
-        let values = recipe.values(&weights).map_err(|error| super::runtime::RuntimeError::Weights(error.to_string()))?;
+        let values = recipe.values(&weights).map_err(|error| RuntimeError::Weights(error.to_string()))?;
         Ok(pack(&recipe.spec, &values))
     };
-    let resident = Resident::new(host, "ttnn_host", &geometry, &weights, dispatch, &mut packed).unwrap();
+    let resident = Resident::new(runtime, "ttnn_host", &geometry, &weights, dispatch, &mut packed);
     (resident, weights)
 }
 
@@ -147,9 +163,120 @@ fn a_prefix_that_a_newer_one_overwrote_is_refused() {
 #[test]
 fn a_geometry_that_the_graph_cannot_express_is_refused_by_name() {
     let geometry = Geometry::tiny();
-    let host = Host::new(DeviceInfo::wormhole(CoreGrid { x: 8, y: 8 }), Numerics::Formats);
-    let Err(error) = Resident::without_values(host, &geometry, Dispatch::EachOp) else {
+    let Err(error) = Resident::without_values(host(Numerics::Formats), &geometry, Dispatch::EachOp) else {
         panic!("16 tokens an image are no tile")
     };
     assert!(error.to_string().contains("16 tokens an image"), "{error}");
+}
+
+/// The host runtime, which does not answer once when `left` reaches zero.
+struct Faulty {
+    host: Host,
+    left: Arc<AtomicIsize>,
+}
+
+impl Faulty {
+    fn fails(&self) -> Result<(), RuntimeError> {
+        match self.left.fetch_sub(1, Ordering::Relaxed) {
+            0 => Err(RuntimeError::Lost("the test cut it off".to_owned())),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Runtime for Faulty {
+    type Tensor = HostTensor;
+    type Trace = <Host as Runtime>::Trace;
+
+    fn device(&self) -> &DeviceInfo {
+        self.host.device()
+    }
+
+    fn spec(&self, tensor: &HostTensor) -> TensorSpec {
+        self.host.spec(tensor)
+    }
+
+    fn upload(
+        &mut self,
+        spec: TensorSpec,
+        packed: &mut dyn FnMut() -> Result<Bytes, RuntimeError>,
+    ) -> Result<HostTensor, RuntimeError> {
+        self.fails()?;
+        self.host.upload(spec, packed)
+    }
+
+    fn write(&mut self, tensor: &HostTensor, packed: Bytes) -> Result<(), RuntimeError> {
+        self.fails()?;
+        self.host.write(tensor, packed)
+    }
+
+    fn download(&mut self, tensor: &HostTensor) -> Result<Bytes, RuntimeError> {
+        self.fails()?;
+        self.host.download(tensor)
+    }
+
+    fn run(&mut self, op: &Op, inputs: &[&HostTensor]) -> Result<Vec<HostTensor>, RuntimeError> {
+        self.fails()?;
+        self.host.run(op, inputs)
+    }
+
+    fn begin_capture(&mut self) -> Result<(), RuntimeError> {
+        self.fails()?;
+        self.host.begin_capture()
+    }
+
+    fn end_capture(&mut self) -> Result<Self::Trace, RuntimeError> {
+        self.host.end_capture()
+    }
+
+    fn replay(&mut self, trace: &Self::Trace) -> Result<(), RuntimeError> {
+        self.fails()?;
+        self.host.replay(trace)
+    }
+
+    fn synchronize(&mut self) -> Result<(), RuntimeError> {
+        self.fails()?;
+        self.host.synchronize()
+    }
+}
+
+#[test]
+fn a_failure_anywhere_in_a_chunk_is_an_error_and_the_next_chunk_is_right() {
+    let (mut sound, _) = model(Dispatch::EachOp, Numerics::Formats);
+    for dispatch in [Dispatch::EachOp, Dispatch::Trace] {
+        let left = Arc::new(AtomicIsize::new(-1));
+        let (card, _) = model_on(Faulty { host: host(Numerics::Formats), left: left.clone() }, dispatch);
+        let mut card = card.unwrap();
+        // While tables are uploaded, in each stage, in captures, in replays, and while the actions come down.
+        for (index, calls) in [3, 12, 40, 60, 110, 200, 420, 0, 5, 1, 8].into_iter().enumerate() {
+            let (inputs, request) = (inputs(&[true, index % 2 == 0], 9 + index as u32 / 3, "a"), request(index as u64));
+            left.store(calls, Ordering::Relaxed);
+            let outcome = card.infer(&inputs, &request);
+            let failed = left.swap(-1, Ordering::Relaxed) < 0;
+            match outcome {
+                Err(BackendError::Runtime(RuntimeError::Lost(reason))) => assert!(failed, "{reason}"),
+                Err(error) => panic!("{dispatch:?} {calls}: {error}"),
+                Ok(_) => assert!(!failed, "{dispatch:?} {calls}: the failure was lost"),
+            }
+            let found = card.infer(&inputs, &request).unwrap();
+            assert_eq!(found.actions, sound.infer(&inputs, &request).unwrap().actions, "{dispatch:?} {calls}");
+        }
+    }
+}
+
+#[test]
+fn a_card_without_room_for_a_plan_is_refused_with_the_op_and_its_size() {
+    // A tenth of a core's memory: no product of the language model fits.
+    let device = DeviceInfo { l1_bytes: 140_000, ..DeviceInfo::wormhole(CoreGrid { x: 8, y: 8 }) };
+    let (card, _) = model_on(Host::new(device, Numerics::Formats), Dispatch::EachOp);
+    let error = card.unwrap().infer(&inputs(&[true], 9, "a"), &request(0)).unwrap_err();
+    assert!(error.to_string().contains("grid of 8x8"), "{error}");
+}
+
+#[test]
+fn a_smaller_grid_gives_the_same_actions() {
+    let (card, _) = model_on(Host::new(DeviceInfo::wormhole(CoreGrid { x: 8, y: 7 }), Numerics::Formats), Dispatch::EachOp);
+    let (mut whole, _) = model(Dispatch::EachOp, Numerics::Formats);
+    let (inputs, request) = (inputs(&[true, true], 9, "a"), request(0));
+    assert_eq!(card.unwrap().infer(&inputs, &request).unwrap().actions, whole.infer(&inputs, &request).unwrap().actions);
 }
