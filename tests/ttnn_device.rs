@@ -144,6 +144,15 @@ fn the_card_opens_again_after_it_was_closed() {
 }
 
 #[test]
+fn a_card_that_this_process_has_open_is_refused_and_stays_as_it_was() {
+    let mut mock = Mock::open();
+    let error = Device::open(OPTIONS).err().expect("the card is open").to_string();
+    assert!(error.contains("already open in this process"), "{error}");
+    mock.zeros(matrix(32, 32, Bfloat16, DRAM));
+    mock.device.synchronize().unwrap();
+}
+
+#[test]
 fn tensors_and_traces_may_outlive_the_device() {
     let Mock { mut device, _alone } = Mock::open();
     let spec = matrix(64, 64, Float32, DRAM);

@@ -61,6 +61,27 @@ struct Card {
     device: Mutex<UniquePtr<shim::Device>>,
     /// The card stopped answering: nothing more is asked of it.
     lost: AtomicBool,
+    _claim: Claim,
+}
+
+/// The right to have a card open in this process: TTNN aborts the process when a card is opened a second time.
+struct Claim;
+
+static CLAIMED: AtomicBool = AtomicBool::new(false);
+
+impl Claim {
+    fn new() -> Result<Self, RuntimeError> {
+        if CLAIMED.swap(true, Ordering::AcqRel) {
+            return Err(RuntimeError::Open("a card is already open in this process".to_string()));
+        }
+        Ok(Self)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        CLAIMED.store(false, Ordering::Release);
+    }
 }
 
 impl Device {
@@ -68,6 +89,7 @@ impl Device {
     ///
     /// After an error the process can go on, and try again.
     pub fn open(options: DeviceOptions) -> Result<Self, RuntimeError> {
+        let claim = Claim::new()?;
         let target = Target::from_environment();
         target.check()?;
         let root = env::var("TT_METAL_RUNTIME_ROOT").unwrap_or_else(|_| RUNTIME_ROOT.to_string());
@@ -80,7 +102,7 @@ impl Device {
         let logs = env::temp_dir().join("pi0_tt");
         let device = shim::open_device(&root, &logs.to_string_lossy(), options.id, L1_SMALL_BYTES, options.trace_region_bytes)
             .map_err(open_error)?;
-        let card = Card { device: Mutex::new(device), lost: AtomicBool::new(false) };
+        let card = Card { device: Mutex::new(device), lost: AtomicBool::new(false), _claim: claim };
         let info = card.info(target).map_err(open_error)?;
         Ok(Self { card: Arc::new(card), info, target, capture: None })
     }
