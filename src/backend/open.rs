@@ -8,7 +8,7 @@ use super::{
     Backend, BackendError,
     reference::{Reference, ReferenceOptions},
     ttnn::{
-        Dispatch, Resident,
+        self, Dispatch, Resident,
         cache::{self, PackedWeights},
         host::{Host, Numerics},
         runtime::{DeviceInfo, Runtime},
@@ -84,6 +84,7 @@ fn resident<R: Runtime + 'static>(
     dispatch: Dispatch,
     options: &BackendOptions,
 ) -> Result<Box<dyn Backend>, BackendError> {
+    ttnn::check_model(&geometry, weights)?;
     let folder = options.weight_cache.clone().map_or_else(cache::default_folder, Ok)?;
     let packed = PackedWeights::open_or_pack(&folder, &geometry, weights)?;
     Ok(Box::new(Resident::new(runtime, name, &geometry, weights, dispatch, &mut |recipe| packed.get(recipe))?))

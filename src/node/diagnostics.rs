@@ -1,6 +1,9 @@
 //! `/diagnostics`: one status per input and one for the inference.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rclrs::{NodeState, RclrsError};
 use ros_env::{
@@ -14,6 +17,9 @@ use super::{
     outputs::{Outputs, time_message},
 };
 use crate::control::{NotUsable, Stamp};
+
+/// A card compiles and captures for a new prompt length in less than this.
+const GIVEN_UP: Duration = Duration::from_secs(30);
 
 /// Makes the report of every second.
 pub struct Reporter {
@@ -101,10 +107,12 @@ impl Reporter {
     fn inference(&self, status: &InferenceStatus, clock: Stamp, now: Instant) -> DiagnosticStatus {
         let overruns = status.overruns - self.before.overruns;
         let overdue = status.overdue(now).map(|elapsed| {
-            format!("The inference runs for {:.1} s already: the backend may have stopped answering", elapsed.as_secs_f64())
+            let level = if elapsed < GIVEN_UP { DiagnosticStatus::WARN } else { DiagnosticStatus::ERROR };
+            let seconds = elapsed.as_secs_f64();
+            (level, format!("The inference runs for {seconds:.1} s already: it prepares for a new prompt length, or the backend does not answer"))
         });
         let (level, message) = match &status.problem {
-            _ if overdue.is_some() => (DiagnosticStatus::ERROR, overdue.unwrap_or_default()),
+            _ if let Some(overdue) = overdue => overdue,
             // Only simulated time begins at zero.
             _ if clock == Stamp::from_nanoseconds(0) => {
                 (DiagnosticStatus::WARN, "use_sim_time is set and nothing was received on /clock yet".to_owned())

@@ -19,7 +19,7 @@ use super::{
     pack::pack,
     runtime::RuntimeError,
     terms::TensorSpec,
-    weights::{Recipe, recipes},
+    weights::{RECIPES, Recipe, recipes},
 };
 use crate::{
     backend::BackendError,
@@ -71,7 +71,7 @@ impl PackedWeights {
     /// The packed weights of a checkpoint from `folder`, where they are made when they are missing, of another plan, or damaged.
     pub fn open_or_pack(folder: &Path, geometry: &Geometry, weights: &Weights) -> Result<Self, BackendError> {
         let recipes = recipes(geometry);
-        let path = folder.join(format!("{}-{}.weights", short(&fingerprint(weights)), short(&plan(&recipes))));
+        let path = folder.join(format!("{}-{}.weights", short(&fingerprint(weights)), short(&plan(geometry, &recipes))));
         match Self::open(&path, &recipes) {
             Ok(packed) => return Ok(packed),
             Err(reason) if path.exists() => tracing::warn!("{} is {reason}. Packing the weights again", path.display()),
@@ -177,8 +177,9 @@ fn fingerprint(weights: &Weights) -> blake3::Hash {
 }
 
 /// Hash of what is packed and how.
-fn plan(recipes: &[Recipe]) -> blake3::Hash {
+fn plan(geometry: &Geometry, recipes: &[Recipe]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("{RECIPES} {geometry:?}\n").as_bytes());
     for recipe in recipes {
         hasher.update(format!("{} {:?}\n", recipe.label, recipe.spec).as_bytes());
     }
@@ -230,6 +231,14 @@ mod tests {
             PackedWeights::open_or_pack(folder.path(), &geometry, &weights).unwrap();
             assert_eq!(fs::read(&path).unwrap(), whole);
         }
+    }
+
+    #[test]
+    fn other_head_counts_are_another_plan_even_where_the_matrices_have_the_same_sizes() {
+        let geometry = Geometry::small();
+        let mut other = geometry;
+        (other.vision.heads, other.vlm.heads) = (4, 16);
+        assert_ne!(plan(&geometry, &recipes(&geometry)), plan(&other, &recipes(&geometry)));
     }
 
     #[test]

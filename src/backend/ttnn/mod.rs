@@ -26,4 +26,4 @@ pub mod terms;
 mod tests;
 pub mod weights;
 
-pub use resident::{Dispatch, Resident, TRACE_REGION_BYTES};
+pub use resident::{Dispatch, Resident, TRACE_REGION_BYTES, check_model};

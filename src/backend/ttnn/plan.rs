@@ -112,7 +112,7 @@ pub fn matmul(device: &DeviceInfo, product: &Product, reserved: usize) -> Result
     let mut best: Option<(f64, MatmulProgramConfig)> = None;
     for (multicast, per_core_m, per_core_n) in shapes {
         for in0_block_w in divisors(k) {
-            for out_block_h in divisors(per_core_m) {
+            for out_block_h in divisors(per_core_m).filter(|&block| whole_blocks(m, per_core_m, block)) {
                 for out_block_w in divisors(per_core_n) {
                     let blocks = (k / in0_block_w) * (per_core_m / out_block_h) * (per_core_n / out_block_w);
                     let (out_subblock_h, out_subblock_w) = subblock(out_block_h, out_block_w, product.compute.fp32_dest_acc_en);
@@ -141,6 +141,16 @@ pub fn matmul(device: &DeviceInfo, product: &Product, reserved: usize) -> Result
     }
     let what = || format!("a product of {m}x{k} by {k}x{n} tiles");
     best.map(|(_, config)| config).ok_or_else(|| PlanError { what: what(), l1, grid: device.grid })
+}
+
+/// Whether the core with the last rows has as many blocks of rows as the others. Where it has fewer, TTNN's reader fetches rows behind
+/// the tensor for the missing ones.
+fn whole_blocks(m: usize, per_core_m: usize, block: usize) -> bool {
+    let last = match m % per_core_m {
+        0 => per_core_m,
+        rest => rest,
+    };
+    last.div_ceil(block) == per_core_m / block
 }
 
 /// Nanoseconds of a product in `blocks` blocks, of which one is read while the one before is computed.
@@ -239,13 +249,15 @@ pub fn sdpa(device: &DeviceInfo, q: Shape, k: Shape, masked: bool, reserved: usi
     let mut best: Option<(usize, SdpaProgramConfig)> = None;
     for q_chunk in [1, 2, 4, 8] {
         for k_chunk in [1, 2, 4, 8, 16] {
-            if masked && (keys % k_chunk != 0 || queries % q_chunk != 0) {
+            // A chunk as long as the queries: the first one then holds a key for every row, whatever the mask hides.
+            if masked && (keys % k_chunk != 0 || queries % q_chunk != 0 || k_chunk < queries) {
                 continue;
             }
             let (q_chunks, k_chunks) = (queries.div_ceil(q_chunk), keys.div_ceil(k_chunk));
             let chunk_cores = (cores / (batch_cores * head_cores)).min(q_chunks);
             let rounds = batch.div_ceil(batch_cores) * heads.div_ceil(head_cores) * q_chunks.div_ceil(chunk_cores);
-            let mask_tiles = if masked || k_chunks * k_chunk != keys { 2 * q_chunk * k_chunk } else { 0 };
+            let padded = k_chunks * k_chunk * TILE != k.rows();
+            let mask_tiles = if masked || padded { 2 * q_chunk * k_chunk } else { 0 };
             let tiles = 2 * q_chunk * depth
                 + 4 * k_chunk * depth
                 + mask_tiles
@@ -338,6 +350,17 @@ mod tests {
     fn a_product_that_fits_nowhere_is_an_error_and_names_itself() {
         let error = matmul(&n150(), &product(17, 64, 512), 1_390_000).unwrap_err();
         assert!(error.to_string().contains("17x64 by 64x512 tiles"), "{error}");
+    }
+
+    #[test]
+    fn no_core_is_planned_to_read_behind_its_operand() {
+        for grid in [CoreGrid { x: 8, y: 8 }, CoreGrid { x: 8, y: 7 }, CoreGrid { x: 7, y: 7 }] {
+            for (m, k, n) in (1..=33).flat_map(|m| [(m, 64, 80), (m, 64, 512), (m, 512, 64)]) {
+                let config = matmul(&DeviceInfo::wormhole(grid), &product(m, k, n), 300_000).unwrap();
+                let last = (m - 1) % config.per_core_m + 1;
+                assert_eq!(last.div_ceil(config.out_block_h), config.per_core_m / config.out_block_h, "{m} {k} {n} {config:?}");
+            }
+        }
     }
 
     #[test]

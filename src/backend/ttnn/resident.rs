@@ -18,10 +18,12 @@ use crate::{
     model::{Chunk, DenoiseRequest, EulerSchedule, Geometry, ModelInputs, StageTimes, layout},
 };
 
-/// Kinds of prefix that are kept ready. Each holds its tables and its keys and values, 13 MB on the card.
+/// Kinds of prefix that are kept ready, the least recently used one goes first. Each holds its tables, its keys and values, and what its
+/// traces allocate in DRAM: tens of MB for up to three cameras on 64 cores, hundreds where hidden activations do not fit into L1.
 const KEPT_SESSIONS: usize = 8;
-/// DRAM for the traces of all kept sessions: 3,177 launches of about 5 kB each, with room for a second number of steps.
-pub const TRACE_REGION_BYTES: usize = KEPT_SESSIONS * (24 << 20);
+/// DRAM for the traces of all kept sessions, in each of the card's 12 banks: 3,177 launches of about 5 kB, with room for a second number
+/// of steps.
+pub const TRACE_REGION_BYTES: usize = KEPT_SESSIONS * (3 << 20);
 
 /// How ops reach the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,8 +132,7 @@ impl<R: Runtime> Resident<R> {
         dispatch: Dispatch,
         packed: &mut dyn FnMut(&Recipe) -> Result<Bytes, RuntimeError>,
     ) -> Result<Self, BackendError> {
-        check::weights(geometry, weights)?;
-        supported(geometry)?;
+        check_model(geometry, weights)?;
         let embed_tokens = format!("{}.embed_tokens.weight", layout::VLM);
         let embed_tokens = weights.get(&embed_tokens).ok_or(BackendError::MissingTensor(embed_tokens))?.clone();
         let recipes = recipes(geometry);
@@ -158,7 +159,7 @@ impl<R: Runtime> Resident<R> {
         let info = BackendInfo {
             name,
             device: format!("{}, {}x{} cores", runtime.device().name, runtime.device().grid.x, runtime.device().grid.y),
-            dtypes: "bfloat8_b weights, bfloat16 activations, float32 sums".to_owned(),
+            dtypes: "bfloat8_b weights (bfloat16 in the prefix's attention), bfloat16 activations, float32 sums".to_owned(),
             weight_bytes: recipes.iter().map(|recipe| recipe.spec.bytes() as u64).sum(),
         };
         Self { runtime, model, dispatch, info, source, schedules: BTreeMap::new(), sessions: Vec::new(), generation: 0 }
@@ -304,15 +305,20 @@ impl<R: Runtime> Backend for Resident<R> {
     }
 
     fn denoise(&mut self, prefix: &PrefixCache, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<Chunk, BackendError> {
+        check::inputs(&self.model.geometry, inputs)?;
         check::request(&self.model.geometry, inputs, request)?;
         let &Computed { key, generation } = prefix.payload()?;
+        if key != self::key(inputs) {
+            return Err(BackendError::ForeignCache);
+        }
+        if generation != self.generation {
+            return Err(BackendError::StaleCache);
+        }
         if !self.schedules.contains_key(&request.steps) {
             // A new schedule is made while no trace exists, which takes the keys and values along: compute them again.
             self.prepare(key, Some(request.steps))?;
             self.write_observation(key, inputs)?;
             self.run_prefix(key, None)?;
-        } else if generation != self.generation {
-            return Err(BackendError::StaleCache);
         }
         self.write_request(key, inputs, request)?;
         self.run_denoise(key, request.steps, prefix.times.clone(), None)
@@ -380,7 +386,12 @@ fn reborrow<'a>(probe: &'a mut Option<&mut (dyn Probe + Send)>) -> Option<&'a mu
     }
 }
 
-/// Whether the graph can express the geometry.
+/// Whether the graph can express the model. To be asked before any long work.
+pub fn check_model(geometry: &Geometry, weights: &Weights) -> Result<(), BackendError> {
+    check::weights(geometry, weights)?;
+    supported(geometry)
+}
+
 fn supported(geometry: &Geometry) -> Result<(), BackendError> {
     let tile = super::terms::TILE;
     let unsupported = |what: String| Err(BackendError::Unsupported { what });

@@ -98,7 +98,7 @@ pub enum RuntimeError {
     Open(String),
     #[error("The card does not answer: {0}")]
     Lost(String),
-    #[error("{0} does not run captured traces")]
+    #[error("{0} does not run captured traces. Send op after op instead: --no-trace, or the parameter trace: false")]
     NoTrace(&'static str),
 }
 

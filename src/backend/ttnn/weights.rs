@@ -10,6 +10,8 @@ use crate::{
     model::{GemmaGeometry, Geometry, VisionGeometry, layout},
 };
 
+/// Version of how matrices are made: raise it with every change of their values, so that no packed file of before is used.
+pub const RECIPES: u32 = 1;
 /// The dtype of most matrices: half the bytes of bfloat16 to stream.
 pub const WEIGHT: DataType = DataType::Bfloat8B;
 /// The dtype of the attention projections that are streamed once an observation, not once a step. Their rounding is most of what a

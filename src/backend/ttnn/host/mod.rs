@@ -10,7 +10,6 @@ mod product;
 mod tensor;
 
 #[cfg(test)]
-#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
