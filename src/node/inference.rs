@@ -8,7 +8,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, SyncSender},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender},
     },
     time::{Duration, Instant},
 };
@@ -29,6 +29,9 @@ use crate::{
 
 /// One line a second and cause is what a console bears.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the idle inference thread looks whether it is to end.
+const END_POLL: Duration = Duration::from_millis(100);
 
 /// Why a tick produced no chunk.
 #[derive(Debug, thiserror::Error)]
@@ -97,10 +100,16 @@ pub struct LastChunk {
 #[derive(Clone, Default)]
 pub struct Shared {
     busy: Arc<AtomicBool>,
+    ending: Arc<AtomicBool>,
     status: Arc<Mutex<InferenceStatus>>,
 }
 
 impl Shared {
+    /// Tells the inference thread to end.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+    }
+
     pub fn status(&self) -> MutexGuard<'_, InferenceStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -177,14 +186,20 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Answers requests until the other side is dropped.
+    /// Answers requests until it is told to end or the other side is dropped.
     pub fn run(mut self, requests: &Receiver<Snapshot>) {
         let joints = JointSelector::new(self.policy.state_joints());
         let mut log = ChangeLog::new(LOG_INTERVAL, Instant::now());
-        for snapshot in requests {
-            let result = self.infer(&joints, &mut log, snapshot);
-            self.record(&mut log, result);
-            self.shared.busy.store(false, Ordering::Release);
+        while !self.shared.ending.load(Ordering::Acquire) {
+            match requests.recv_timeout(END_POLL) {
+                Ok(snapshot) => {
+                    let result = self.infer(&joints, &mut log, snapshot);
+                    self.record(&mut log, result);
+                    self.shared.busy.store(false, Ordering::Release);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
     }
 

@@ -22,7 +22,7 @@ use std::{
         Arc,
         mpsc::{self, Receiver, Sender, SyncSender},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -39,13 +39,15 @@ use self::{
     subscriptions::{SubscriptionError, Subscriptions},
 };
 use crate::{
-    backend::BackendInfo,
+    backend::{BackendInfo, BackendKind},
     control::Stamp,
     policy::{Policy, PolicyError, PolicyInfo, PolicyOptions},
 };
 
 /// Name of the node unless `-r __node:=` gives another.
 const NODE_NAME: &str = "policy";
+/// Time for a card to finish its chunk and to be closed. TTNN itself gives up after five seconds.
+const CARD_LIMIT: Duration = Duration::from_secs(10);
 const DIAGNOSTICS_PERIOD: Duration = Duration::from_secs(1);
 /// Time for a fatal message to reach subscribers of `/rosout` that are still being discovered.
 const FATAL_LINGER: Duration = Duration::from_millis(500);
@@ -111,31 +113,59 @@ fn start(arguments: Vec<String>) -> Result<ExitCode, NodeError> {
     // Fails only where the process has a subscriber already, which then gets the lines.
     let _ = log::install(node.logger().clone());
     let spinner = Spinner::start(executor, events.clone())?;
-    let result = serve(&node, events, &inbox);
+    let (result, card) = serve(&node, events, &inbox);
     if let Err(error) = &result {
         tracing::error!("{error}");
         process::linger(&inbox, FATAL_LINGER);
     }
     drop(node);
     spinner.stop();
+    if card == Card::Held {
+        // The C++ library would take its device apart under a thread that still uses it.
+        signal_hook::low_level::exit(1);
+    }
     Ok(if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Whether a card was closed when the node ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Card {
+    /// Or there was none.
+    Closed,
+    /// The inference thread did not come back from it.
+    Held,
+}
+
 /// Opens the policy, wires it up and waits for the end.
-fn serve(node: &Node, events: Sender<Event>, inbox: &Receiver<Event>) -> Result<(), NodeError> {
-    let parameters = Parameters::declare(node)?;
-    let options = parameters.policy_options()?;
+fn serve(node: &Node, events: Sender<Event>, inbox: &Receiver<Event>) -> (Result<(), NodeError>, Card) {
     let outputs = Outputs::default();
-    let result = serve_policy(node, &parameters, options, &outputs, events, inbox);
+    let (shared, mut inference) = (Shared::default(), None);
+    let result = Parameters::declare(node).map_err(NodeError::from).and_then(|parameters| {
+        let options = parameters.policy_options()?;
+        let kind = options.backend.kind;
+        let (requests, thread) = infer_in_background(node, options, outputs.clone(), shared.clone(), events.clone())?;
+        inference = Some((kind, thread));
+        serve_policy(node, &parameters, (requests, shared.clone()), &outputs, events, inbox)
+    });
     // The inference thread may still be busy and holds a clone.
     outputs.close();
-    result
+    // It closes the card after the chunk that it computes now.
+    shared.end();
+    let card = match inference {
+        Some((BackendKind::Ttnn, thread)) if !process::ends_within(&thread, CARD_LIMIT) => {
+            tracing::error!("The card does not answer and is left open. Reset it (tt-smi -r) before the next start");
+            Card::Held
+        }
+        // On the CPU there is nothing to close.
+        _ => Card::Closed,
+    };
+    (result, card)
 }
 
 fn serve_policy(
     node: &Node,
     parameters: &Parameters,
-    options: PolicyOptions,
+    (requests, shared): (SyncSender<Snapshot>, Shared),
     outputs: &Outputs,
     events: Sender<Event>,
     inbox: &Receiver<Event>,
@@ -146,9 +176,6 @@ fn serve_policy(
     parameters.rate_hz.on_change(move |&rate| {
         let _ = rate_changes.send(Event::RateChanged(rate));
     });
-    tracing::info!("Opening {}", options.checkpoint.display());
-    let shared = Shared::default();
-    let requests = infer_in_background(node, options, outputs.clone(), shared.clone(), events)?;
     let mut wiring = None;
     while let Ok(event) = inbox.recv() {
         match event {
@@ -205,10 +232,11 @@ fn infer_in_background(
     outputs: Outputs,
     shared: Shared,
     events: Sender<Event>,
-) -> io::Result<SyncSender<Snapshot>> {
+) -> io::Result<(SyncSender<Snapshot>, JoinHandle<()>)> {
+    tracing::info!("Opening {}", options.checkpoint.display());
     let (requests, queue) = mpsc::sync_channel(1);
     let clock = node.get_clock();
-    thread::Builder::new().name("inference".to_owned()).spawn(move || {
+    let thread = thread::Builder::new().name("inference".to_owned()).spawn(move || {
         let started = Instant::now();
         // Sending fails only when the main thread is already on its way out.
         match Policy::open(&options) {
@@ -229,7 +257,7 @@ fn infer_in_background(
             }
         }
     })?;
-    Ok(requests)
+    Ok((requests, thread))
 }
 
 /// Subscriptions and timers of an opened policy; dropping it ends them.

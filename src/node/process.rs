@@ -24,6 +24,15 @@ use crate::{
 /// A middleware that does not come down in this time after a signal is left behind.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(1800);
 
+/// Whether `thread` ends before `limit`.
+pub fn ends_within(thread: &JoinHandle<()>, limit: Duration) -> bool {
+    let end = Instant::now() + limit;
+    while !thread.is_finished() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(10));
+    }
+    thread.is_finished()
+}
+
 /// What the main thread waits for.
 pub enum Event {
     Opened(Box<Opened>),

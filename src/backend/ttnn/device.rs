@@ -268,6 +268,12 @@ impl Card {
 
 impl Drop for Card {
     fn drop(&mut self) {
+        if self.lost.load(Ordering::Relaxed) {
+            // TTNN's destructors wait for the card, and end the process when it does not answer.
+            std::mem::forget(std::mem::replace(&mut *self.lock(), UniquePtr::null()));
+            tracing::error!("The card does not answer and is left open. Reset it (tt-smi -r) before the next start");
+            return;
+        }
         if let Err(error) = self.lock().pin_mut().close() {
             tracing::warn!("The card did not close: {}", message(error.what()));
         }
