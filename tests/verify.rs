@@ -67,6 +67,21 @@ fn the_cards_graph_holds_its_bounds_of_bfloat16() {
 }
 
 #[test]
+fn without_goldens_a_backend_is_compared_with_the_reference() {
+    let cache = tempfile::tempdir().unwrap();
+    let verify = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_pi0_tt")).arg("verify").args(arguments).output().unwrap();
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap(), output.status.code())
+    };
+    let folder = cache.path().to_str().unwrap();
+    let (text, _, code) = verify(&["--backend", "ttnn_host", "--weight-cache", folder]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(["prefix.kv.key", "step.layer.state_row", "actions"].iter().all(|kind| text.contains(kind)), "{text}");
+    let (_, error, code) = verify(&[]);
+    assert!(code == Some(1) && error.contains("--backend ttnn"), "{error}");
+}
+
+#[test]
 #[ignore = "3.2 billion parameters, 17 GB of memory, three minutes: make test-full runs it"]
 fn the_cards_graph_holds_its_bounds_at_the_published_size() {
     holds_on_the_graph("full_f32");

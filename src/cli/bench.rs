@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::CliError;
 use crate::{
     backend,
-    checkpoint::{Checkpoint, Dtype, synthetic},
+    checkpoint::{Dtype, synthetic},
     model::{Camera, DenoiseRequest, Geometry, ModelInputs, Prompt, noise},
     progress,
 };
@@ -118,22 +118,11 @@ pub fn run(args: &Args) -> Result<ExitCode, CliError> {
 }
 
 fn measure(args: &Args) -> Result<Outcome, CliError> {
-    let (geometry, weights) = match Geometry::preset(&args.geometry) {
-        Some(geometry) => {
-            let dtype = match args.dtype {
-                WeightFormat::F32 => Dtype::F32,
-                WeightFormat::Bf16 => Dtype::BF16,
-            };
-            let bar = progress::bar("Synthetic weights", geometry.parameters());
-            let weights = synthetic::weights(&geometry, dtype, |made| bar.inc(made));
-            bar.finish_and_clear();
-            (geometry, weights)
-        }
-        None => {
-            let model = Checkpoint::open_model_only(args.geometry.as_ref())?;
-            (model.geometry, model.weights)
-        }
+    let dtype = match args.dtype {
+        WeightFormat::F32 => Dtype::F32,
+        WeightFormat::Bf16 => Dtype::BF16,
     };
+    let (geometry, weights) = super::weights(&args.geometry, dtype)?;
     let mut model = backend::open(geometry, &weights, &args.backend.options())?;
     drop(weights);
 

@@ -33,6 +33,8 @@ pub enum CliError {
     #[error(transparent)]
     Verify(#[from] VerifyError),
 
+    #[error("The reference backend is what others are compared with. Give --backend ttnn or ttnn_host, or --golden")]
+    NothingToCompare,
     #[error("Cannot read {path}: {reason}. Give the bench.json that benches/against_lerobot.sh writes")]
     Against { path: PathBuf, reason: String },
 

@@ -20,7 +20,12 @@ use std::{
 
 pub use error::CliError;
 
-use crate::backend::{BackendKind, BackendOptions};
+use crate::{
+    backend::{BackendKind, BackendOptions},
+    checkpoint::{Checkpoint, Dtype, Weights, synthetic},
+    model::Geometry,
+    progress,
+};
 
 /// Which backend computes, and how.
 #[derive(clap::Args, Debug)]
@@ -44,6 +49,18 @@ impl BackendArgs {
         let &Self { backend: kind, threads, ref weight_cache, no_trace } = self;
         BackendOptions { kind, threads, weight_cache: weight_cache.clone(), trace: !no_trace }
     }
+}
+
+/// Synthetic weights of a named geometry in `dtype`, else the weights of a checkpoint folder in their own format.
+fn weights(name: &str, dtype: Dtype) -> Result<(Geometry, Weights), CliError> {
+    if let Some(geometry) = Geometry::preset(name) {
+        let bar = progress::bar("Synthetic weights", geometry.parameters());
+        let weights = synthetic::weights(&geometry, dtype, |made| bar.inc(made));
+        bar.finish_and_clear();
+        return Ok((geometry, weights));
+    }
+    let model = Checkpoint::open_model_only(name.as_ref())?;
+    Ok((model.geometry, model.weights))
 }
 
 /// Writes a result to standard output. A reader who closed the pipe (`| head`) has seen enough, which is no error.

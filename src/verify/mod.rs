@@ -4,6 +4,7 @@
 //! published size, whose files hold chosen rows of the large tensors). Weights come from `model.safetensors` beside them, else from
 //! the portable synthetic rule ([`crate::checkpoint::synthetic`]).
 
+mod against;
 mod compare;
 mod golden;
 mod report;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use half::bf16;
 
+pub use against::verify_against_reference;
 pub use compare::{Metric, Score};
 pub use golden::{Golden, Precision, Run};
 pub use report::{Report, Row};

@@ -46,6 +46,11 @@ impl Report {
         Self { title, rows: BTreeMap::new(), missed }
     }
 
+    /// A report that is complete whatever is compared.
+    pub fn titled(title: String) -> Self {
+        Self { title, rows: BTreeMap::new(), missed: BTreeSet::new() }
+    }
+
     pub fn add(&mut self, scores: Vec<Score>, rows: Rows) {
         for score in scores {
             // Chosen rows of a tensor and keys without RoPE are scored under names of their own.

@@ -35,27 +35,30 @@ def replay(version: str, graph: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Records the graph of the published checkpoint's geometry for a number of cameras and a grid of cores."""
+    """Records the graph of the published checkpoint's geometry for cameras, prompt tokens and a grid of cores."""
     folder = tmp_path_factory.mktemp("graphs")
 
-    def record(cameras: int, grid: str = "8x8") -> Path:
-        path = folder / f"{cameras}-{grid}.json"
+    def record(cameras: int, tokens: int = 32, grid: str = "8x8") -> Path:
+        path = folder / f"{cameras}-{tokens}-{grid}.json"
         if not path.exists():
-            size = ["--geometry", "base", "--cameras", str(cameras), "--tokens", "32", "--grid", grid]
+            size = ["--geometry", "base", "--cameras", str(cameras), "--tokens", str(tokens), "--grid", grid]
             subprocess.run([wire.BINARIES / "pi0_tt", "graph", *size, "--out", path], check=True)
         return path
 
     return record
 
 
-# A plan for 8x7 cores runs on a card that has more.
-@pytest.mark.parametrize(("cameras", "grid"), [(1, "8x8"), (2, "8x8"), (3, "8x8"), (2, "8x7")])
+# Prompts that end at a tile and inside of one; a plan for 8x7 cores runs on a card that has more.
+CASES = [(1, 32, "8x8"), (2, 32, "8x8"), (3, 32, "8x8"), (2, 20, "8x8"), (3, 48, "8x8"), (4, 48, "8x8"), (2, 32, "8x7")]
+
+
+@pytest.mark.parametrize(("cameras", "tokens", "grid"), CASES)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_op_runs_on_ttnn_as_recorded(version: str, cameras: int, grid: str, graphs: Callable[..., Path]) -> None:
-    done = replay(version, graphs(cameras, grid))
+def test_every_op_runs_on_ttnn_as_recorded(version: str, cameras: int, tokens: int, grid: str, graphs: Callable[..., Path]) -> None:
+    done = replay(version, graphs(cameras, tokens, grid))
     print(done.stdout, done.stderr)
     assert done.returncode == 0, done.stderr
-    runs = [event for event in json.loads(graphs(cameras, grid).read_text())["events"] if event["event"] == "run"]
+    runs = [event for event in json.loads(graphs(cameras, tokens, grid).read_text())["events"] if event["event"] == "run"]
     views = sum(event["call"]["op"] == "reshape" for event in runs)
     assert done.stdout.startswith(f"TTNN {version}: {len(runs) - views} ops and {views} views as recorded")
 
