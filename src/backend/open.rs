@@ -57,7 +57,9 @@ pub fn open(geometry: Geometry, weights: &Weights, options: &BackendOptions) -> 
         }
         BackendKind::Ttnn => card(geometry, weights, options),
         BackendKind::TtnnHost => {
-            let host = Host::new(DeviceInfo::wormhole(CoreGrid { x: 8, y: 8 }), Numerics::Kernels);
+            let name = "CPU in the number formats of a Wormhole card".to_owned();
+            let device = DeviceInfo { name, ..DeviceInfo::wormhole(CoreGrid { x: 8, y: 8 }) };
+            let host = Host::new(device, Numerics::Kernels).on(pool("ttnn_host", options.threads)?);
             resident(host, "ttnn_host", geometry, weights, Dispatch::EachOp, options)
         }
     }
@@ -88,4 +90,14 @@ fn resident<R: Runtime + 'static>(
     let folder = options.weight_cache.clone().map_or_else(cache::default_folder, Ok)?;
     let packed = PackedWeights::open_or_pack(&folder, &geometry, weights)?;
     Ok(Box::new(Resident::new(runtime, name, &geometry, weights, dispatch, &mut |recipe| packed.get(recipe))?))
+}
+
+/// CPU threads of a backend; `None` takes all cores.
+pub fn pool(name: &'static str, threads: Option<usize>) -> Result<rayon::ThreadPool, BackendError> {
+    let threads = threads.unwrap_or(0);
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(move |index| format!("{name}-{index}"))
+        .build()
+        .map_err(|error| BackendError::Threads { threads, reason: error.to_string() })
 }

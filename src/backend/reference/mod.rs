@@ -20,7 +20,7 @@ use self::{
     suffix::Suffix,
     vision::Vision,
 };
-use super::{Backend, BackendError, BackendInfo, NoProbe, PrefixCache, Probe, check};
+use super::{Backend, BackendError, BackendInfo, NoProbe, PrefixCache, Probe, check, open::pool};
 use crate::{
     checkpoint::{Tensor, Weights},
     model::{Camera, Chunk, DenoiseRequest, Geometry, ModelInputs, Sequence, StageTimes, layout},
@@ -88,12 +88,7 @@ impl Reference {
     pub fn new(geometry: Geometry, weights: &Weights, options: ReferenceOptions) -> Result<Self, BackendError> {
         check::weights(&geometry, weights)?;
         let loader = Loader { weights };
-        let threads = options.threads.unwrap_or(0);
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|index| format!("reference-{index}"))
-            .build()
-            .map_err(|error| BackendError::Threads { threads, reason: error.to_string() })?;
+        let pool = pool("reference", options.threads)?;
         Ok(Self {
             geometry,
             rows: options.rows,

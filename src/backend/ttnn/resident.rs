@@ -158,7 +158,7 @@ impl<R: Runtime> Resident<R> {
     ) -> Self {
         let info = BackendInfo {
             name,
-            device: format!("{}, {}x{} cores", runtime.device().name, runtime.device().grid.x, runtime.device().grid.y),
+            device: runtime.device().name.clone(),
             dtypes: "bfloat8_b weights (bfloat16 in the prefix's attention), bfloat16 activations, float32 sums".to_owned(),
             weight_bytes: recipes.iter().map(|recipe| recipe.spec.bytes() as u64).sum(),
         };

@@ -59,6 +59,8 @@ impl Numerics {
 pub struct Host {
     device: DeviceInfo,
     numerics: Numerics,
+    /// Its own threads, else rayon's.
+    pool: Option<rayon::ThreadPool>,
     capture: Option<Vec<Call>>,
 }
 
@@ -85,7 +87,12 @@ pub struct Trace {
 impl Host {
     /// `device` is the card to stand for: the graph plans for it.
     pub fn new(device: DeviceInfo, numerics: Numerics) -> Self {
-        Self { device, numerics, capture: None }
+        Self { device, numerics, pool: None, capture: None }
+    }
+
+    /// On threads of its own.
+    pub fn on(self, pool: rayon::ThreadPool) -> Self {
+        Self { pool: Some(pool), ..self }
     }
 
     fn compute(&self, op: &Op, inputs: &[HostTensor], outputs: &[HostTensor]) -> Result<(), RuntimeError> {
@@ -100,7 +107,12 @@ impl Host {
             Op::Multiply { .. } => vec![inputs[0].spec],
             _ => op.infer(&read.iter().map(|tensor| tensor.spec).collect::<Vec<_>>())?,
         };
-        let values = compute::compute(op, self.numerics, &operands, &results);
+        let numerics = self.numerics;
+        let compute = || compute::compute(op, numerics, &operands, &results);
+        let values = match &self.pool {
+            Some(pool) => pool.install(compute),
+            None => compute(),
+        };
         for (tensor, (spec, values)) in written.iter().zip(results.iter().zip(values)) {
             tensor.assign(spec, values)?;
         }
