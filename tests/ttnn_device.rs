@@ -14,7 +14,7 @@ use pi0_tt::{
     backend::{
         Backend,
         ttnn::{
-            Dispatch, Resident,
+            Dispatch, Resident, TRACE_REGION_BYTES,
             device::{Device, DeviceOptions, DeviceTensor, DeviceTrace},
             op::Op,
             runtime::{DeviceInfo, Runtime, RuntimeError},
@@ -38,7 +38,7 @@ const COMPUTE: ComputeKernelConfig = ComputeKernelConfig {
     fp32_dest_acc_en: false,
     packer_l1_acc: true,
 };
-const OPTIONS: DeviceOptions = DeviceOptions { id: 0, trace_region_bytes: 64 << 20 };
+const OPTIONS: DeviceOptions = DeviceOptions { id: 0, trace_region_bytes: TRACE_REGION_BYTES };
 
 /// The mock card, which one test at a time may have.
 struct Mock {

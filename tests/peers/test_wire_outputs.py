@@ -152,6 +152,16 @@ def test_the_node_computes_what_the_command_line_computes(start_policy, robot, c
         np.testing.assert_array_equal(np.ravel(result["model_actions"]).astype(np.float32), np.array(chunk.model_actions))
 
 
+def test_the_cards_graph_on_the_cpu_commands_what_the_reference_commands(start_policy, robot, tmp_path):
+    checkpoint = tmp_path / "small"
+    subprocess.run([wire.BINARIES / "pi0_tt", "synth", "--geometry", "small", checkpoint], check=True)
+    (reference,) = first_chunks(start_policy, robot, count=1, checkpoint=str(checkpoint))
+    graph = {"backend": "ttnn_host", "weight_cache": str(tmp_path / "cache")}
+    (actions,) = first_chunks(start_policy, robot, count=1, checkpoint=str(checkpoint), **graph)
+    assert robot.chunks[0].backend == "ttnn_host"
+    assert np.linalg.norm(actions - reference) <= 2e-2 * np.linalg.norm(reference)
+
+
 def test_a_new_instruction_changes_the_chunk(start_policy, robot):
     start_policy()
     robot.wait_until_matched()

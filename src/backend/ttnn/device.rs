@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -35,7 +36,7 @@ const L1_SMALL_BYTES: usize = 0;
 pub struct DeviceOptions {
     /// TTNN's number of the card among the visible ones.
     pub id: u32,
-    /// DRAM that captured traces share. A trace takes about 5 kB a launch.
+    /// DRAM in each bank that captured traces share. A trace takes about 5 kB a launch over all banks.
     pub trace_region_bytes: usize,
 }
 
@@ -99,7 +100,9 @@ impl Device {
             )));
         }
         let open_error = |error: cxx::Exception| RuntimeError::Open(message(error.what()));
-        let logs = env::temp_dir().join("pi0_tt");
+        // Of this user: another one's folder could not be written to.
+        let user = std::fs::metadata("/proc/self").map_or(0, |process| process.uid());
+        let logs = env::temp_dir().join(format!("pi0_tt-{user}"));
         let device = shim::open_device(&root, &logs.to_string_lossy(), options.id, L1_SMALL_BYTES, options.trace_region_bytes)
             .map_err(open_error)?;
         let card = Card { device: Mutex::new(device), lost: AtomicBool::new(false), _claim: claim };

@@ -231,7 +231,6 @@ MemoryUse Device::memory_use(Memory memory) const {
     return {
         banks * bank.total_allocatable_size_bytes,
         banks * bank.total_allocated_bytes,
-        banks * bank.largest_free_block_bytes,
     };
 }
 

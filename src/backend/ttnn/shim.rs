@@ -92,8 +92,6 @@ mod ffi {
     struct MemoryUse {
         total: u64,
         allocated: u64,
-        /// The largest buffer that could be made now, spread over the banks.
-        largest_free: u64,
     }
 
     /// An operand in a list. A list of none or one stands for an operand that may be left out.
