@@ -23,8 +23,9 @@ test_one() {
     fi
     export TT_METAL_MOCK_CLUSTER_DESC_PATH=$PWD/tests/data/wormhole_n150.yaml
     export TT_METAL_CACHE=$PWD/build/ttnn-mock-cache TT_METAL_LOGS_PATH=$PWD/build TT_LOGGER_LEVEL=${TT_LOGGER_LEVEL:-FATAL}
-    cargo test --release --features ttnn --lib -- backend::ttnn::card backend::ttnn::device
-    cargo test --release --features ttnn --test ttnn_device
+    cargo clippy --release --locked --features ttnn --all-targets -- -D warnings
+    cargo test --release --locked --features ttnn --lib -- backend::ttnn::card backend::ttnn::device
+    cargo test --release --locked --features ttnn --test ttnn_device
 }
 
 if [[ -n ${TTNN_ENVS:-} ]]; then
