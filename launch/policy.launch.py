@@ -15,7 +15,7 @@ from launch_ros.substitutions import FindPackageShare
 # Launch arguments that override a parameter of the same name, with the parameter's type.
 OVERRIDES = {
     "checkpoint": (str, "Checkpoint folder (LeRobot or openpi's PyTorch conversion)"),
-    "backend": (str, "Where chunks are computed: reference (CPU) or ttnn (Tenstorrent card)"),
+    "backend": (str, "Where chunks are computed: reference (CPU), ttnn (Tenstorrent card) or ttnn_host (the card's graph on the CPU)"),
     "robot": (str, "Robot profile: a name of config/robots or the path of a YAML file"),
     "use_sim_time": (bool, "Take the time from /clock: true or false"),
 }

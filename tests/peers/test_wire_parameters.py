@@ -9,7 +9,9 @@ import pytest
 import wire
 from conftest import CAMERAS, JOINTS
 
-READ_ONLY = ["backend", "checkpoint", "denoise_steps", "norm_stats", "resize", "robot", "seed", "threads", "tokenizer"]
+READ_ONLY = [
+    *("backend", "checkpoint", "denoise_steps", "norm_stats", "resize", "robot", "seed", "threads", "tokenizer", "trace", "weight_cache")
+]
 
 
 def test_every_parameter_is_described_and_documented(start_policy, robot):

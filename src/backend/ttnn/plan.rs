@@ -111,7 +111,8 @@ pub fn matmul(device: &DeviceInfo, product: &Product, reserved: usize) -> Result
     let l1 = device.l1_bytes.saturating_sub(reserved + MARGIN);
     let mut best: Option<(f64, MatmulProgramConfig)> = None;
     for (multicast, per_core_m, per_core_n) in shapes {
-        for in0_block_w in divisors(k) {
+        // With the whole inner dimension in one block there would be nothing to read while it is computed.
+        for in0_block_w in divisors(k).filter(|&block| block < k || k == 1) {
             for out_block_h in divisors(per_core_m).filter(|&block| whole_blocks(m, per_core_m, block)) {
                 for out_block_w in divisors(per_core_n) {
                     let blocks = (k / in0_block_w) * (per_core_m / out_block_h) * (per_core_n / out_block_w);

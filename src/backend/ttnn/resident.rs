@@ -319,6 +319,8 @@ impl<R: Runtime> Backend for Resident<R> {
             self.prepare(key, Some(request.steps))?;
             self.write_observation(key, inputs)?;
             self.run_prefix(key, None)?;
+            // It is the same prefix again, and no other one was computed since.
+            self.generation = generation;
         }
         self.write_request(key, inputs, request)?;
         self.run_denoise(key, request.steps, prefix.times.clone(), None)

@@ -156,6 +156,13 @@ fn a_prefix_that_a_newer_one_overwrote_is_refused() {
     let first = card.prefix(&a).unwrap();
     let again = card.denoise(&first, &a, &request(1)).unwrap();
     assert_eq!(again.actions, card.denoise(&first, &a, &request(1)).unwrap().actions);
+    // Another number of steps needs tensors of its own, and leaves the prefix what it was.
+    let fewer = DenoiseRequest { steps: 5, ..request(1) };
+    let short = card.denoise(&first, &a, &fewer).unwrap();
+    assert_eq!(short.actions, card.infer(&a, &fewer).unwrap().actions);
+    let first = card.prefix(&a).unwrap();
+    assert_eq!(again.actions, card.denoise(&first, &a, &request(1)).unwrap().actions);
+    assert!(matches!(card.denoise(&first, &inputs(&[true, true], 10, "a"), &request(1)), Err(BackendError::ForeignCache)));
     card.prefix(&b).unwrap();
     assert!(matches!(card.denoise(&first, &a, &request(1)), Err(BackendError::StaleCache)));
 }

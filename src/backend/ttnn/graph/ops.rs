@@ -87,7 +87,7 @@ impl<'a, R: Runtime> Ops<'a, R> {
         let bias = linear.bias.as_ref().map(|bias| self.runtime.spec(bias).dtype);
         let output = TensorSpec::new(with_columns(x_spec.shape, weight.shape.columns()), dtype, memory);
         // Where an activation was freed, none of another size may fit: one of the smaller kind is lost.
-        let gap = self.l1(&x_spec).min(self.l1(&output));
+        let gap = plan::l1_share(&self.device, &x_spec).min(plan::l1_share(&self.device, &output));
         let reserved = gap + self.l1(&x_spec) + self.l1(&output) + self.beside(beside);
         let product = Product { x: x_spec, weight, dtype, bias, compute: PRODUCT, activation };
         let program = plan::matmul(&self.device, &product, reserved)?;
