@@ -11,6 +11,9 @@
 //!   (node)
 //! ```
 //!
+//! A backend is the CPU in float32 ([`backend::reference`]) or the graph of a Tenstorrent card ([`backend::ttnn`]), which runs on the card
+//! or on the CPU in the card's number formats.
+//!
 //! Dependencies point one way: `node`, `replay` and the binaries use [`policy`], which joins [`checkpoint`], [`observation`] and
 //! [`backend`]; those use [`model`]. `model`, `control` and `observation` know nothing of ROS, TTNN, files or wall clocks.
 

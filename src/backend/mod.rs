@@ -1,4 +1,5 @@
-//! Where a chunk is computed. `reference` is the CPU in float32, the oracle that every other backend is held against.
+//! Where a chunk is computed. `reference` is the CPU in float32, the oracle that every other backend is held against; `ttnn` is a
+//! Tenstorrent card. [`open`] gives the one that was chosen.
 //!
 //! A backend sees model space only (`model::ModelInputs` in, `model::Chunk` out): it knows nothing of sensors, robots or ROS.
 
