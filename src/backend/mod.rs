@@ -13,7 +13,7 @@ pub mod ttnn;
 use std::any::Any;
 
 pub use open::{BackendKind, BackendOptions, open};
-pub use probe::{NoProbe, Probe};
+pub use probe::{NoProbe, Probe, Shown};
 
 use crate::model::{Chunk, DenoiseRequest, ModelInputs, StageTimes};
 

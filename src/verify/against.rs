@@ -1,26 +1,17 @@
 //! Comparison of a backend with the reference backend on the same weights and inputs: the check to run first on a new card.
 
-use std::collections::BTreeMap;
-
-use super::{Metric, Precision, Report, Score, VerifyError, compare::score};
+use super::{
+    Metric, Precision, Report, Score, VerifyError,
+    compare::{score, widen},
+};
 use crate::{
     backend::{
-        self, Backend, BackendOptions, Probe,
+        self, Backend, BackendOptions, Shown,
         reference::{Reference, ReferenceOptions, Rows},
     },
     checkpoint::{Weights, synthetic},
     model::{Camera, DenoiseRequest, Geometry, ModelInputs, Prompt, noise},
 };
-
-/// Every tensor that a backend shows, with its width.
-#[derive(Default)]
-struct Shown(BTreeMap<String, (usize, Vec<f32>)>);
-
-impl Probe for Shown {
-    fn tensor(&mut self, name: &str, width: usize, values: &[f32]) {
-        self.0.insert(name.to_owned(), (width, values.to_vec()));
-    }
-}
 
 /// Compares a chunk of `options`' backend with the reference's, tensor by tensor, within the bounds of bfloat16: once with every camera
 /// and once with one of them absent, with prompts of different lengths.
@@ -73,8 +64,4 @@ fn inputs(geometry: &Geometry, present: &[bool], tokens: usize, run: usize) -> M
         prompt: Prompt { ids: (0..tokens).map(|slot| ((2 + 37 * slot) % geometry.vocab_size) as u32).collect() },
         state: synthetic::uniform(&format!("verify.{run}.state"), geometry.state_dim),
     }
-}
-
-fn widen(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&value| f64::from(value)).collect()
 }

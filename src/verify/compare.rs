@@ -225,7 +225,7 @@ impl Probe for Comparison<'_> {
     }
 }
 
-fn widen(values: &[f32]) -> Vec<f64> {
+pub fn widen(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value)).collect()
 }
 

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     backend::{
-        Backend, BackendError, Probe,
+        Backend, BackendError, Shown,
         reference::{Reference, ReferenceOptions},
     },
     checkpoint::{Dtype, Weights, synthetic},
@@ -64,16 +64,6 @@ fn inputs(present: &[bool], tokens: u32, salt: &str) -> ModelInputs {
 fn request(index: u64) -> DenoiseRequest {
     let geometry = Geometry::small();
     DenoiseRequest { noise: noise(3, index, geometry.horizon * geometry.action_dim), steps: STEPS }
-}
-
-/// Every tensor that a backend shows.
-#[derive(Default)]
-struct Shown(std::collections::BTreeMap<String, (usize, Vec<f32>)>);
-
-impl Probe for Shown {
-    fn tensor(&mut self, name: &str, width: usize, values: &[f32]) {
-        self.0.insert(name.to_owned(), (width, values.to_vec()));
-    }
 }
 
 /// Root mean square of the difference over that of `wanted`.

@@ -189,10 +189,7 @@ fn expert_layer<R: Runtime>(
             ops.show(|| format!("{seen}.key"), &k, denoise.prefix_rows.clone())?;
             ops.show(|| format!("{seen}.value"), &cache.values, denoise.prefix_rows.clone())?;
         }
-        let attended = ops.attention([&q, &k, &cache.values], Some(&denoise.mask), scale, &[&x])?;
-        drop([q, k]);
-        let joined = ops.concat_heads(&attended)?;
-        drop(attended);
+        let joined = ops.attention([q, k, cache.values.clone()], Some(&denoise.mask), scale, &[&x])?;
         ops.linear(&joined, &layer.o, None, &[&x])
     })?;
     let x = ops.add(&x, &attended)?;

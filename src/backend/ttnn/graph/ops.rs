@@ -114,21 +114,25 @@ impl<'a, R: Runtime> Ops<'a, R> {
         self.one(&Op::RmsNorm { epsilon: EPSILON, memory: L1, compute: ELEMENTWISE }, &[x])
     }
 
-    /// Attention with scores times `scale`, while the tensors `beside` also lie in L1.
+    /// Attention with scores times `scale` and its heads joined, while the tensors `beside` also lie in L1.
+    ///
+    /// Takes queries, keys and values: they leave L1 before the heads are joined.
     pub fn attention(
         &mut self,
-        [q, k, v]: [&R::Tensor; 3],
+        [q, k, v]: [R::Tensor; 3],
         mask: Option<&R::Tensor>,
         scale: f32,
         beside: &[&R::Tensor],
     ) -> Result<R::Tensor, RuntimeError> {
-        let [q_spec, k_spec, v_spec] = [q, k, v].map(|tensor| self.runtime.spec(tensor));
+        let [q_spec, k_spec, v_spec] = [&q, &k, &v].map(|tensor| self.runtime.spec(tensor));
         let output = TensorSpec { memory: L1, ..q_spec };
         let reserved: usize =
             [q_spec, k_spec, v_spec, output].iter().map(|spec| self.l1(spec)).sum::<usize>() + self.beside(beside);
         let program = plan::sdpa(&self.device, q_spec.shape, k_spec.shape, mask.is_some(), reserved)?;
-        let operands: Vec<_> = [q, k, v].into_iter().chain(mask).collect();
-        self.one(&Op::ScaledDotProductAttention { scale, program, memory: L1, compute: ATTENTION }, &operands)
+        let operands: Vec<_> = [&q, &k, &v].into_iter().chain(mask).collect();
+        let attended = self.one(&Op::ScaledDotProductAttention { scale, program, memory: L1, compute: ATTENTION }, &operands)?;
+        drop([q, k, v]);
+        self.one(&Op::NlpConcatHeads { memory: L1 }, &[&attended])
     }
 
     /// Queries, keys and values of a fused projection.
@@ -139,10 +143,6 @@ impl<'a, R: Runtime> Ops<'a, R> {
     /// [`Ops::heads`] with one key head, into tensors that exist.
     pub fn heads_into(&mut self, x: &R::Tensor, num_heads: usize, [q, k, v]: [&R::Tensor; 3]) -> Result<(), RuntimeError> {
         self.some(&Op::NlpCreateQkvHeads { num_heads, num_kv_heads: 1, memory: L1 }, &[x, q, k, v]).map(|[]| ())
-    }
-
-    pub fn concat_heads(&mut self, x: &R::Tensor) -> Result<R::Tensor, RuntimeError> {
-        self.one(&Op::NlpConcatHeads { memory: L1 }, &[x])
     }
 
     pub fn rotate(&mut self, x: &R::Tensor, [cos, sin]: [&R::Tensor; 2]) -> Result<R::Tensor, RuntimeError> {

@@ -142,10 +142,7 @@ pub fn prefill<R: Runtime>(
                 // The prompt's padding is no key.
                 let real = Shape::matrix(valid, ops.spec(&k).shape.columns());
                 let (k, v) = (ops.view(&k, real)?, ops.view(&v, real)?);
-                let attended = ops.attention([&q, &k, &v], None, scale, &[&x])?;
-                drop([q, k, v]);
-                let joined = ops.concat_heads(&attended)?;
-                drop(attended);
+                let joined = ops.attention([q, k, v], None, scale, &[&x])?;
                 ops.linear(&joined, &layer.o, None, &[&x])
             })?;
             let x = ops.add(&x, &attended)?;

@@ -39,10 +39,7 @@ pub fn vision<R: Runtime>(
                 let [q, k, v] = ops.heads(&qkv, heads, heads)?;
                 drop(qkv);
                 // The queries are scaled by their weights.
-                let attended = ops.attention([&q, &k, &v], None, 1.0, &[&x])?;
-                drop([q, k, v]);
-                let joined = ops.concat_heads(&attended)?;
-                drop(attended);
+                let joined = ops.attention([q, k, v], None, 1.0, &[&x])?;
                 let joined = ops.view(&joined, Shape::matrix(rows, attention_width))?;
                 ops.linear(&joined, &layer.out, None, &[&x])
             })?;
