@@ -160,11 +160,11 @@ impl Reporter {
     }
 }
 
-fn value(key: &str, value: impl ToString) -> KeyValue {
+pub fn value(key: &str, value: impl ToString) -> KeyValue {
     KeyValue { key: key.to_owned(), value: value.to_string() }
 }
 
-fn milliseconds(seconds: f64) -> String {
+pub fn milliseconds(seconds: f64) -> String {
     format!("{:.1}", seconds * 1e3)
 }
 
