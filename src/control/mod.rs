@@ -5,8 +5,12 @@
 
 mod chunk;
 mod freshness;
+mod joint;
+mod limits;
 mod stamp;
 
 pub use chunk::{ChunkError, CommandRows};
 pub use freshness::{AgeLimit, NotUsable};
+pub use joint::{JointControl, JointLimits};
+pub use limits::{Cut, CutCount, LimitCounts, LimitError, LimitKind, Limiter, Motion};
 pub use stamp::Stamp;
