@@ -389,3 +389,6 @@ fn braking_step(room: f64, change: f64) -> f64 {
     let steps = (((1.0 + 8.0 * room / change).sqrt() - 1.0) / 2.0).ceil().max(1.0);
     room / steps + change * (steps - 1.0) / 2.0
 }
+
+#[cfg(test)]
+mod tests;
