@@ -106,6 +106,19 @@ fn a_joint_brakes_before_its_position_limit_reaches_it_and_does_not_pass_it() {
 }
 
 #[test]
+fn a_range_that_is_open_on_one_side_limits_the_other() {
+    let limits = JointLimits { position: Some([-1.0, f64::INFINITY]), acceleration: Some(500.0), ..Default::default() };
+    let limiter = limiter(limits);
+    close(&limited(&limiter, 0.0, &[0.2, 0.6, 1.2]).0, &[0.2, 0.6, 1.2]);
+    let (rows, counts) = limited(&limiter, 0.0, &[-3.0; 10]);
+    assert!(rows.iter().all(|&value| value >= -1.0) && rows[9] < -1.0 + 1e-9, "{rows:?}");
+    assert_eq!(counts.position.values, 10);
+    assert!(limiter.start(&[Some(-1.01)]).is_err());
+    assert!(limiter.check_units(&[-90.0; 4]).is_err());
+    assert_eq!(limiter.check_units(&[90.0; 4]), Ok(()));
+}
+
+#[test]
 fn a_braking_step_is_the_largest_from_which_a_joint_can_stop() {
     let distance = |mut step: f64, change: f64| {
         let mut distance = 0.0;
@@ -251,8 +264,11 @@ fn the_units_of_a_first_chunk_are_checked_joint_by_joint() {
 #[test]
 fn limits_that_no_robot_has_are_refused_and_name_the_joint() {
     let position = |ends| JointLimits { position: Some(ends), ..Default::default() };
-    for ends in [[0.0, 0.0], [1.0, -1.0], [f64::NAN, 1.0], [0.0, f64::INFINITY]] {
-        assert!(refused(position(ends), PERIOD).starts_with("The position limits of joint elbow must be finite"), "{ends:?}");
+    for ends in [[0.0, 0.0], [1.0, -1.0], [f64::NAN, 1.0], [f64::INFINITY; 2]] {
+        assert!(
+            refused(position(ends), PERIOD).starts_with("The position limits of joint elbow must be the least and"),
+            "{ends:?}"
+        );
     }
     for value in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         for (what, limits) in [
@@ -287,7 +303,7 @@ fn cases() -> impl Strategy<Value = Case> {
     let positive = |least: f64, largest: f64| (least.ln()..largest.ln()).prop_map(f64::exp);
     let optional = |least, largest| prop::option::of(positive(least, largest));
     let limits = (
-        prop::option::of((-3.0..3.0, positive(1e-3, 6.0)).prop_map(|(least, width): (f64, f64)| [least, least + width])),
+        prop::option::of((-3.0..3.0, positive(1e-3, 6.0)).prop_map(|(least, range): (f64, f64)| [least, least + range])),
         optional(1e-4, 1.0),
         optional(0.01, 20.0),
         optional(0.01, 500.0),
