@@ -15,7 +15,7 @@ pub struct JointControl {
 /// What a joint may be commanded; `None` does not limit. Lengths are rad for turning joints and m for sliding ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct JointLimits {
-    /// Least and largest position.
+    /// Least and largest position; an infinite end is open.
     pub position: Option<[f64; 2]>,
     /// Largest change of position from one row to the next.
     pub step: Option<f64>,

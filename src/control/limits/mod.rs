@@ -4,7 +4,7 @@
 //! always have a value in common: towards a position limit a joint is never let faster than it can brake before it. So the last range
 //! does not undo the first, and a row that is within its limits comes out bit by bit as it went in.
 
-use std::fmt;
+use std::{cmp::Ordering, fmt};
 
 use super::{JointControl, JointLimits};
 use crate::robot::CommandKind;
@@ -124,7 +124,7 @@ impl LimitCounts {
 pub enum LimitError {
     #[error("The control period must be a positive number of seconds, not {0}")]
     Period(f64),
-    #[error("The position limits of joint {joint} must be finite and the first below the second, not [{least}, {largest}]")]
+    #[error("The position limits of joint {joint} must be the least and the largest, not [{least}, {largest}]")]
     Range { joint: String, least: f64, largest: f64 },
     #[error("The {what} limit of joint {joint} must be above 0 and finite, not {value}")]
     NotPositive { joint: String, what: &'static str, value: f64 },
@@ -246,7 +246,7 @@ impl LimitedJoint {
         let JointLimits { position, step, velocity, acceleration } = control.limits;
         let joint = || control.name.clone();
         if let Some([least, largest]) = position
-            && !(least.is_finite() && largest.is_finite() && least < largest)
+            && least.partial_cmp(&largest) != Some(Ordering::Less)
         {
             return Err(LimitError::Range { joint: joint(), least, largest });
         }
@@ -277,7 +277,7 @@ impl LimitedJoint {
                     if beyond > OTHER_UNIT {
                         return Err(LimitError::MeasuredUnit { joint: joint(), position, least, largest });
                     }
-                    if beyond > START_TOLERANCE * (largest - least) {
+                    if beyond > share_of_range(START_TOLERANCE, [least, largest]) {
                         return Err(LimitError::Outside { joint: joint(), position, least, largest });
                     }
                     position.clamp(least, largest)
@@ -297,7 +297,7 @@ impl LimitedJoint {
         let (CommandKind::Position, Some([least, largest])) = (self.control.kind, self.control.limits.position) else {
             return Ok(());
         };
-        let tolerance = SUSPICIOUS * (largest - least);
+        let tolerance = share_of_range(SUSPICIOUS, [least, largest]);
         let (mut rows, mut outside, mut example) = (0, 0, 0.0);
         for value in values {
             rows += 1;
@@ -378,6 +378,12 @@ impl LimitedJoint {
     }
 }
 
+/// 0 of a range that is open on one side.
+fn share_of_range(share: f64, [least, largest]: [f64; 2]) -> f64 {
+    let range = largest - least;
+    if range.is_finite() { share * range } else { 0.0 }
+}
+
 /// The largest step after which a joint that has `room` until its limit can still stop before it, when its step changes by at most
 /// `change` per row.
 ///
@@ -386,6 +392,13 @@ impl LimitedJoint {
 /// `((n - 1) b, n b]`.
 fn braking_step(room: f64, change: f64) -> f64 {
     let change = BRAKE_SHARE * change;
+    // A range that is open on this side.
+    if room.is_infinite() {
+        return room;
+    }
     let steps = (((1.0 + 8.0 * room / change).sqrt() - 1.0) / 2.0).ceil().max(1.0);
     room / steps + change * (steps - 1.0) / 2.0
 }
+
+#[cfg(test)]
+mod tests;
