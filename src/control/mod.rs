@@ -4,12 +4,14 @@
 //! ROS, models or wall clocks.
 
 mod chunk;
+mod drift;
 mod freshness;
 mod joint;
 mod limits;
 mod stamp;
 
 pub use chunk::{ChunkError, CommandRows};
+pub use drift::{Drift, DriftWatch};
 pub use freshness::{AgeLimit, NotUsable};
 pub use joint::{JointControl, JointLimits};
 pub use limits::{Cut, CutCount, LimitCounts, LimitError, LimitKind, Limiter, Motion};
