@@ -1,8 +1,8 @@
 //! What the controller tells about itself.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
-use super::{LimitCounts, LimitError};
+use super::{Drift, LimitCounts, LimitError};
 
 /// What the controller does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,24 +29,8 @@ pub enum Latch {
     /// The pose to start from, or the first chunk, does not fit the position limits.
     #[error(transparent)]
     Limits(LimitError),
-}
-
-/// How a chunk was joined to what was commanded before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Join {
-    None,
-    Crossfade,
-    Rtc,
-}
-
-impl fmt::Display for Join {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "none",
-            Self::Crossfade => "crossfade",
-            Self::Rtc => "rtc",
-        })
-    }
+    #[error("The robot does not follow its commands: {0}")]
+    Drift(Drift),
 }
 
 /// The controller at this moment. Counters never go back.

@@ -13,8 +13,9 @@
 use std::mem;
 
 use super::{
-    ChunkError, Chunking, CommandRows, ControlConfig, ControlCounts, ControlError, ControlState, ControlStatus, Join, Latch,
-    LimitCounts, LimitError, Limiter, Motion, OnInstruction, Replan, StallAction, Stamp,
+    ChunkError, Chunking, ComputedChunk, ControlConfig, ControlCounts, ControlError, ControlState, ControlStatus, DriftWatch,
+    GuidanceRequest, Installed, Join, Latch, LimitCounts, LimitError, Limiter, Measured, Motion, OnInstruction, Replan,
+    StallAction, Stamp, Tick, Ticket, Trajectory,
     blend::crossfade,
     config::check_rate,
     delay::Delays,
@@ -29,82 +30,12 @@ const PERIOD_TOLERANCE: f64 = 1e-6;
 /// The longest path of braking that is told in advance, in seconds.
 const LONGEST_BRAKING: f64 = 30.0;
 
-/// A sample of the robot's joints.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Measured {
-    pub stamp: Stamp,
-    /// Position of each commanded joint, rad or m; `None` for those that are not measured.
-    pub positions: Vec<Option<f64>>,
-}
-
-/// What is to be sent to the robot now.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tick {
-    /// The row for a controller that takes row after row.
-    pub command: Option<Vec<f64>>,
-    /// The rows from this one on, when they are others than those told before.
-    pub trajectory: Option<Trajectory>,
-}
-
-/// Rows of the control steps from `start` on: row `k` is commanded at `start + k * period` and to be reached one period later.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Trajectory {
-    pub start: Stamp,
-    /// Seconds
-    pub period: f64,
-    /// `[rows][joints]`
-    pub rows: Vec<Vec<f64>>,
-}
-
-/// An inference that is to be made from an observation of now.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Ticket {
-    pub id: u64,
-    /// `None`: the chunk is not guided.
-    pub guidance: Option<GuidanceRequest>,
-}
-
-/// What a chunk is to be guided by.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GuidanceRequest {
-    /// The model's output for the rows that are not executed yet `[rows, action_dim]`: row 0 is the next one.
-    pub previous: Vec<f32>,
-    /// What relative actions of `previous` count from.
-    pub previous_anchor: Vec<f32>,
-    /// Rows that will be executed until the chunk is there.
-    pub delay: usize,
-    /// Rows to guide; those behind are free.
-    pub horizon: usize,
-}
-
-/// What came of a [`Ticket`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct ComputedChunk {
-    pub rows: CommandRows,
-    /// Normalized model output `[rows, action_dim]`.
-    pub model_actions: Vec<f32>,
-    pub action_dim: usize,
-    /// What relative actions count from: the state of the observation, in the policy's units.
-    pub anchor: Vec<f32>,
-}
-
-/// How a chunk was taken over.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Installed {
-    /// The time of the chunk's row 0.
-    pub start: Stamp,
-    /// The first row that is commanded: those before it had passed.
-    pub delay_rows: usize,
-    /// Leading rows that were guided.
-    pub guided_rows: usize,
-    pub mode: Join,
-}
-
 /// Turns chunks into commands. Gets the time with every call and is told of everything in the order in which it happens.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Controller {
     config: ControlConfig,
     limiter: Limiter,
+    drift: Option<DriftWatch>,
     active: bool,
     latch: Option<Latch>,
     course: Course,
@@ -124,7 +55,7 @@ pub struct Controller {
 }
 
 /// What the robot is told.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Course {
     /// Nothing, and where it stands is not known.
     Unknown,
@@ -163,7 +94,7 @@ enum Then {
 }
 
 /// The inference that runs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Pending {
     id: u64,
     /// Nothing has happened since that makes its chunk useless.
@@ -189,6 +120,7 @@ impl Controller {
         config.check()?;
         let limiter = Limiter::new(config.joints.clone(), config.period)?;
         Ok(Self {
+            drift: config.drift.map(|limit| DriftWatch::new(&config.joints, limit)),
             limiter,
             active: false,
             latch: None,
@@ -212,7 +144,9 @@ impl Controller {
         if !self.active {
             self.active = true;
             self.delays = Delays::default();
-            self.start_anew();
+            self.steps.lose_time();
+            self.due = f64::NEG_INFINITY;
+            self.measured = None;
         }
     }
 
@@ -221,7 +155,7 @@ impl Controller {
     pub fn deactivate(&mut self, now: Stamp) -> Tick {
         let last = self.break_off(now);
         self.active = false;
-        self.course = Course::Unknown;
+        self.forget_pose();
         last
     }
 
@@ -238,6 +172,9 @@ impl Controller {
             self.limiter.start(&measured.positions)?;
         }
         self.latch = None;
+        if let Some(drift) = &mut self.drift {
+            drift.reset();
+        }
         Ok(())
     }
 
@@ -284,6 +221,7 @@ impl Controller {
         }
         let Some(step) = self.steps.take(now) else { return Tick::default() };
         self.measured = measured.cloned();
+        self.find_drift();
         self.find_pose();
         self.command(step, now)
     }
@@ -376,12 +314,12 @@ impl Controller {
         }
     }
 
-    /// Drops what is planned and known of the robot, which rests.
-    fn start_anew(&mut self) {
+    /// Where the robot stands is to be measured anew.
+    fn forget_pose(&mut self) {
         self.course = Course::Unknown;
-        self.steps.lose_time();
-        self.due = f64::NEG_INFINITY;
-        self.measured = None;
+        if let Some(drift) = &mut self.drift {
+            drift.forget();
+        }
     }
 
     fn drop_pending(&mut self) {
@@ -422,7 +360,7 @@ impl Controller {
         };
         self.course = match rests {
             None if self.stall_sends() => Course::Braking { motion, then, told: false },
-            _ if then == Then::Forget => Course::Unknown,
+            _ if then == Then::Forget => return self.forget_pose(),
             None => Course::Resting { motion: self.limiter.rested(motion), pose: Pose::Commanded },
             Some(pose) => Course::Resting { motion, pose },
         };
@@ -433,6 +371,17 @@ impl Controller {
             StallAction::Hold => true,
             StallAction::ZeroVelocity => self.config.joints.iter().any(|joint| joint.kind == CommandKind::Velocity),
             StallAction::None => false,
+        }
+    }
+
+    /// Stops a robot that is not where it was commanded to be.
+    fn find_drift(&mut self) {
+        let (Some(watch), Some(measured)) = (&mut self.drift, &self.measured) else { return };
+        watch.measure(measured.stamp, &measured.positions);
+        if let (Some(drift), None) = (watch.drift(), &self.latch) {
+            self.latch = Some(Latch::Drift(drift.clone()));
+            self.drop_pending();
+            self.brake(Then::Forget);
         }
     }
 
@@ -481,19 +430,23 @@ impl Controller {
                 self.course = Course::Unknown;
                 return Tick::default();
             };
-            if rests {
-                self.course = match then {
-                    Then::Hold => Course::Resting { motion: motion.clone(), pose: Pose::Commanded },
-                    Then::Forget => Course::Unknown,
-                };
+            let rested = rests.then(|| motion.clone());
+            let tick = self.tell(step, now, row, rows);
+            match (rested, then) {
+                (Some(motion), Then::Hold) => self.course = Course::Resting { motion, pose: Pose::Commanded },
+                (Some(_), Then::Forget) => self.forget_pose(),
+                (None, _) => {}
             }
-            return self.tell(step, now, row, rows);
+            return tick;
         }
         Tick::default()
     }
 
     fn tell(&mut self, step: i64, now: Stamp, row: Vec<f64>, rows: Option<Vec<Vec<f64>>>) -> Tick {
         let start = self.steps.time_of(step, now);
+        if let Some(drift) = &mut self.drift {
+            drift.command(start.after(self.config.period), &row);
+        }
         let trajectory = rows.map(|rows| Trajectory { start, period: self.config.period, rows });
         Tick { command: Some(row), trajectory }
     }
