@@ -48,9 +48,7 @@ impl Guided {
     }
 
     fn expected(&self, name: &str) -> Vec<f32> {
-        let file = SafeTensors::deserialize(&self.file).unwrap();
-        let tensor = file.tensor(name).unwrap();
-        tensor.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+        floats(&SafeTensors::deserialize(&self.file).unwrap(), name)
     }
 
     /// The left-over rows as LeRobot pads them.
@@ -91,6 +89,10 @@ impl Guided {
     }
 }
 
+fn floats(file: &SafeTensors, name: &str) -> Vec<f32> {
+    file.tensor(name).unwrap().data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+}
+
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     // `max` would lose a NaN.
@@ -107,6 +109,23 @@ fn weights_of_rows_and_steps_are_lerobots_to_the_bit() {
     let schedule = EulerSchedule::new(golden.golden.steps).unwrap();
     let weights: Vec<f32> = (0..schedule.steps()).map(|k| guidance_weight(schedule.exact_time(k), MAX_WEIGHT)).collect();
     assert_eq!(weights, golden.expected("rtc.guidance_weights"));
+}
+
+#[test]
+fn weights_of_rows_are_lerobots_for_any_delay_and_horizon() {
+    let file = fs::read(data("rtc_previous.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&file).unwrap();
+    let mut compared = 0;
+    for name in file.names().into_iter().filter(|name| name.starts_with("weights.")) {
+        let [_, schedule, delay, horizon, rows] = name.split('.').collect::<Vec<_>>()[..] else { panic!("{name}") };
+        let schedule = SCHEDULES.into_iter().find(|(known, _)| *known == schedule).unwrap().1;
+        let [delay, horizon, rows] = [delay, horizon, rows].map(|number| number.parse().unwrap());
+        let worst = largest_difference(&schedule.prefix_weights(delay, horizon, rows), &floats(&file, name));
+        // torch adds the line up in another order.
+        assert!(worst <= 2e-7, "{name}: {worst}");
+        compared += 1;
+    }
+    assert_eq!(compared, 4 * 9);
 }
 
 #[test]
