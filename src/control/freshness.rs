@@ -27,6 +27,18 @@ pub enum NotUsable {
     Unstamped,
 }
 
+impl NotUsable {
+    /// The cause in one word, without its numbers.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Stale { .. } => "stale",
+            Self::Future { .. } => "future",
+            Self::Unstamped => "unstamped",
+        }
+    }
+}
+
 impl AgeLimit {
     pub fn from_milliseconds(milliseconds: f64) -> Self {
         Self { seconds: milliseconds * 1e-3 }

@@ -20,6 +20,11 @@ impl Stamp {
         (seconds as i32, self.0.rem_euclid(1_000_000_000) as u32)
     }
 
+    /// The point `seconds` later, to the nanosecond.
+    pub fn after(self, seconds: f64) -> Self {
+        Self(self.0.saturating_add((seconds * 1e9).round() as i64))
+    }
+
     /// Seconds from `earlier` to this stamp; negative when `earlier` is later.
     pub fn seconds_since(self, earlier: Self) -> f64 {
         self.0.saturating_sub(earlier.0) as f64 / 1e9

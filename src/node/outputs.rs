@@ -141,6 +141,9 @@ fn action_chunk(finished: Finished, start: Stamp) -> ActionChunk {
         model_actions: chunk.model_actions,
         joint_names: chunk.joints,
         actions: rows.into_values(),
+        chunking: "none".to_owned(),
+        delay_rows: 0,
+        guided_rows: 0,
         stage_times: StageTimes {
             observation: observation_time.as_secs_f64(),
             vision: chunk.times.vision.as_secs_f64(),
@@ -149,5 +152,6 @@ fn action_chunk(finished: Finished, start: Stamp) -> ActionChunk {
             total: total_time.as_secs_f64(),
         },
         input_ages: input_ages.into_iter().map(|(name, age)| InputAge { name, age }).collect(),
+        input_skew: 0.0,
     }
 }

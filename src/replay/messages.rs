@@ -181,8 +181,13 @@ pub struct ActionChunk {
     #[serde(deserialize_with = "texts")]
     pub joint_names: Vec<String>,
     pub actions: Vec<f64>,
+    #[serde(deserialize_with = "text")]
+    pub chunking: String,
+    pub delay_rows: u32,
+    pub guided_rows: u32,
     pub stage_times: StageTimes,
     pub input_ages: Vec<InputAge>,
+    pub input_skew: f64,
 }
 
 /// `pi0_tt/StageTimes`: seconds.

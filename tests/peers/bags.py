@@ -109,8 +109,12 @@ def write(path: Path) -> None:
             model_actions=f32(0.5, -0.25, 1, 3),
             joint_names=["elbow"],
             actions=f64(0.1, 0.2),
+            chunking="rtc",
+            delay_rows=7,
+            guided_rows=25,
             stage_times=make("pi0_tt/StageTimes", observation=0.001, vision=0.01, prefix=0.02, denoise_steps=f64(0.1), total=0.2),
             input_ages=[make("pi0_tt/InputAge", name="base_0_rgb", age=0.03)],
+            input_skew=0.004,
         ),
     ]
     written = []
