@@ -113,3 +113,10 @@ pub enum BackendError {
     #[error("Zero denoise steps were asked for. Ask for at least one")]
     NoSteps,
 }
+
+impl BackendError {
+    /// Whether the device does not answer any more, so that nothing can be computed until it is reset.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Runtime(ttnn::runtime::RuntimeError::Lost(_)))
+    }
+}

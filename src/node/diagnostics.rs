@@ -1,20 +1,16 @@
-//! `/diagnostics`: one status per input and one for the inference.
+//! What `/diagnostics` tells of a configured policy: one status per input and one for the inference.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use rclrs::{NodeState, RclrsError};
-use ros_env::{
-    diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue},
-    std_msgs::msg::Header,
-};
+use rclrs::NodeState;
+use ros_env::diagnostic_msgs::msg::{DiagnosticStatus, KeyValue};
 
 use super::{
     inference::{InferenceStatus, Problem, Shared},
     inputs::{Input, Inputs},
-    outputs::{Outputs, time_message},
 };
 use crate::control::{NotUsable, Stamp};
 
@@ -23,41 +19,31 @@ const GIVEN_UP: Duration = Duration::from_secs(30);
 
 /// Makes the report of every second.
 pub struct Reporter {
-    /// Full name of the node without the leading slash.
     node: String,
     device: String,
     inputs: Arc<Inputs>,
     /// Resolved topic of each input, in the order of [`Inputs::names`].
     topics: Vec<String>,
     shared: Shared,
-    outputs: Outputs,
     before: InferenceStatus,
     reported: Instant,
 }
 
 impl Reporter {
-    pub fn new(
-        node: &NodeState,
-        device: String,
-        inputs: Arc<Inputs>,
-        topics: Vec<String>,
-        shared: Shared,
-        outputs: Outputs,
-    ) -> Self {
+    pub fn new(node: &NodeState, device: String, inputs: Arc<Inputs>, topics: Vec<String>, shared: Shared) -> Self {
         Self {
-            node: node.fully_qualified_name().trim_start_matches('/').to_owned(),
+            node: node_name(node),
             device,
             inputs,
             topics,
             shared,
-            outputs,
             before: InferenceStatus::default(),
             reported: Instant::now(),
         }
     }
 
-    /// Publishes the state at `now`.
-    pub fn publish(&mut self, now: Stamp) -> Result<(), RclrsError> {
+    /// The state at `now` of a node that is active or not.
+    pub fn report(&mut self, now: Stamp, active: bool) -> Vec<DiagnosticStatus> {
         let instant = Instant::now();
         let inputs = &self.inputs;
         let mut topics = self.topics.iter();
@@ -69,11 +55,10 @@ impl Reporter {
         status.push(self.input(&joint_states.input, topics.next(), joint_states.check(now), instant));
         status.push(self.input(&inputs.instruction.input, topics.next(), inputs.instruction.check(now), instant));
         let inference = self.shared.status().clone();
-        status.push(self.inference(&inference, now, instant));
+        status.push(self.inference(&inference, now, instant, active));
         self.before = inference;
         self.reported = instant;
-        self.outputs
-            .publish_diagnostics(DiagnosticArray { header: Header { stamp: time_message(now), ..Default::default() }, status })
+        status
     }
 
     fn input<T>(&self, input: &Input<T>, topic: Option<&String>, age: Result<f64, NotUsable>, now: Instant) -> DiagnosticStatus {
@@ -104,7 +89,7 @@ impl Reporter {
         self.status(input.name(), level, message, values)
     }
 
-    fn inference(&self, status: &InferenceStatus, clock: Stamp, now: Instant) -> DiagnosticStatus {
+    fn inference(&self, status: &InferenceStatus, clock: Stamp, now: Instant, active: bool) -> DiagnosticStatus {
         let overruns = status.overruns - self.before.overruns;
         let overdue = status.overdue(now).map(|elapsed| {
             let level = if elapsed < GIVEN_UP { DiagnosticStatus::WARN } else { DiagnosticStatus::ERROR };
@@ -112,6 +97,7 @@ impl Reporter {
             (level, format!("The inference runs for {seconds:.1} s already: it prepares for a new prompt length, or the backend does not answer"))
         });
         let (level, message) = match &status.problem {
+            _ if !active => (DiagnosticStatus::OK, "Inactive".to_owned()),
             _ if let Some(overdue) = overdue => overdue,
             // Only simulated time begins at zero.
             _ if clock == Stamp::from_nanoseconds(0) => {
@@ -160,7 +146,13 @@ impl Reporter {
     }
 }
 
-fn value(key: &str, value: impl ToString) -> KeyValue {
+/// Full name of the node without the leading slash: what the names of its statuses begin with.
+pub fn node_name(node: &NodeState) -> String {
+    node.fully_qualified_name().trim_start_matches('/').to_owned()
+}
+
+/// A value of a status.
+pub fn value(key: &str, value: impl ToString) -> KeyValue {
     KeyValue { key: key.to_owned(), value: value.to_string() }
 }
 

@@ -8,7 +8,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender},
+        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender},
     },
     time::{Duration, Instant},
 };
@@ -20,6 +20,7 @@ use super::{
     inputs::{CameraMessage, Inputs, Snapshot, Taken},
     log::{Change, ChangeLog},
     outputs::{Finished, Outputs},
+    process::Event,
 };
 use crate::{
     control::{ChunkError, CommandRows, NotUsable, Stamp},
@@ -183,6 +184,7 @@ pub struct Worker {
     pub outputs: Outputs,
     pub clock: Clock,
     pub shared: Shared,
+    pub events: Sender<Event>,
 }
 
 impl Worker {
@@ -229,6 +231,12 @@ impl Worker {
 
     fn record(&self, log: &mut ChangeLog, result: Result<LastChunk, InferenceError>) {
         let problem = result.as_ref().err().map(InferenceError::to_string);
+        if let Err(InferenceError::Policy(PolicyError::Backend(error))) = &result
+            && error.is_lost()
+        {
+            // An error means that the main thread is already on its way out.
+            let _ = self.events.send(Event::Lost(error.to_string()));
+        }
         match (log.observe("inference", problem.as_deref(), Instant::now()), &problem) {
             (Some(Change::Problem), Some(problem)) => tracing::warn!("{problem}"),
             (Some(Change::Recovered), _) => tracing::info!("Inference succeeds again"),

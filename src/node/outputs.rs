@@ -8,7 +8,6 @@ use std::{
 use rclrs::{IntoPrimitiveOptions, Node, Publisher, RclrsError};
 use ros_env::{
     builtin_interfaces,
-    diagnostic_msgs::msg::DiagnosticArray,
     pi0_tt::msg::{ActionChunk, InputAge, StageTimes},
     std_msgs::msg::Header,
     trajectory_msgs::msg::{JointTrajectory, JointTrajectoryPoint},
@@ -24,10 +23,12 @@ struct Publishers {
     /// One for each kind of command that the robot takes: a controller takes one kind.
     trajectories: Vec<(CommandKind, Publisher<JointTrajectory>)>,
     chunk: Publisher<ActionChunk>,
-    diagnostics: Publisher<DiagnosticArray>,
+    /// Whether anything may be published.
+    open: bool,
 }
 
-/// The node's publishers: none before [`Outputs::advertise`] and after [`Outputs::close`], whoever holds a clone.
+/// The node's publishers: none before [`Outputs::advertise`] and after [`Outputs::withdraw`], whoever holds a clone. Nothing is published
+/// before [`Outputs::open`] and after [`Outputs::close`].
 #[derive(Clone, Default)]
 pub struct Outputs(Arc<Mutex<Option<Publishers>>>);
 
@@ -48,7 +49,7 @@ pub struct Finished {
 }
 
 impl Outputs {
-    /// Makes the publishers of a robot that takes commands of these kinds.
+    /// Makes the publishers of a robot that takes commands of these kinds, closed.
     pub fn advertise(&self, node: &Node, kinds: &[CommandKind]) -> Result<(), RclrsError> {
         let mut trajectories = Vec::new();
         for (kind, topic) in
@@ -61,14 +62,30 @@ impl Outputs {
         *self.lock() = Some(Publishers {
             trajectories,
             chunk: node.create_publisher("~/action_chunk".reliable().keep_last(10))?,
-            diagnostics: node.create_publisher("/diagnostics".reliable().keep_last(10))?,
+            open: false,
         });
         Ok(())
     }
 
-    /// Drops the publishers. What is published later goes nowhere.
+    /// What is published from here on is sent.
+    pub fn open(&self) {
+        self.set_open(true);
+    }
+
+    /// What is published later goes nowhere.
     pub fn close(&self) {
+        self.set_open(false);
+    }
+
+    /// Drops the publishers.
+    pub fn withdraw(&self) {
         self.lock().take();
+    }
+
+    fn set_open(&self, open: bool) {
+        if let Some(publishers) = &mut *self.lock() {
+            publishers.open = open;
+        }
     }
 
     /// Publishes a chunk whose row 0 is to be executed at `start`.
@@ -81,12 +98,8 @@ impl Outputs {
         })
     }
 
-    pub fn publish_diagnostics(&self, message: DiagnosticArray) -> Result<(), RclrsError> {
-        self.with(|publishers| publishers.diagnostics.publish(message))
-    }
-
     fn with(&self, publish: impl FnOnce(&Publishers) -> Result<(), RclrsError>) -> Result<(), RclrsError> {
-        self.lock().as_ref().map_or(Ok(()), publish)
+        self.lock().as_ref().filter(|publishers| publishers.open).map_or(Ok(()), publish)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Publishers>> {

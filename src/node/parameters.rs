@@ -18,6 +18,7 @@ use crate::{
 
 /// The parameters that every policy has.
 pub struct Parameters {
+    autostart: ReadOnlyParameter<bool>,
     checkpoint: ReadOnlyParameter<Arc<str>>,
     robot: ReadOnlyParameter<Arc<str>>,
     backend: ReadOnlyParameter<Arc<str>>,
@@ -69,6 +70,7 @@ pub struct CameraParameters {
 impl Parameters {
     pub fn declare(node: &NodeState) -> Result<Self, ParameterError> {
         Ok(Self {
+            autostart: boolean(node, "autostart", true, "Configure and activate at start. false: wait for ~/change_state.")?,
             checkpoint: Text::new("checkpoint", "Folder of the checkpoint: LeRobot or openpi's PyTorch conversion.")
                 .checked("a path, required", not_empty)
                 .read_only(node)?,
@@ -123,6 +125,11 @@ impl Parameters {
             .one_of::<QoSDurabilityPolicy>()
             .read_only(node)?,
         })
+    }
+
+    /// Whether the node configures and activates itself.
+    pub fn autostart(&self) -> bool {
+        self.autostart.get()
     }
 
     /// Everything that decides what the policy computes.

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.lifecycle import TransitionCallbackReturn as Return
 
@@ -40,6 +44,30 @@ class Peer(LifecycleNode):
     @property
     def state(self) -> str:
         return self._state_machine.current_state[1]
+
+
+@contextmanager
+def peer_at_work(name: str, domain: int) -> Iterator[Peer]:
+    """A peer that answers on the wire."""
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    peer = Peer(name, context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(peer)
+
+    def spin() -> None:
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            pass
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    try:
+        yield peer
+    finally:
+        rclpy.shutdown(context=context)
+        thread.join()
 
 
 def _rows(transitions) -> list[list]:

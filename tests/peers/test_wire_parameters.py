@@ -10,7 +10,7 @@ import wire
 from conftest import CAMERAS, JOINTS
 
 READ_ONLY = [
-    *("backend", "checkpoint", "denoise_steps", "norm_stats", "resize", "robot", "seed", "threads", "tokenizer", "trace", "weight_cache")
+    *("autostart", "backend", "checkpoint", "denoise_steps", "norm_stats", "resize", "robot", "seed", "threads", "tokenizer", "trace", "weight_cache")
 ]
 
 
@@ -49,8 +49,8 @@ def test_every_parameter_is_described_and_documented(start_policy, robot):
         ("instruction.default", "x" * 1025, "1025 bytes"),
         ("instruction.default", "  ", "empty"),
         ("no_such_parameter", 1.0, "not declared"),
-        *((name, "other", "read only") for name in READ_ONLY if name not in ("seed", "threads", "denoise_steps", "trace")),
-        ("trace", False, "read only"),
+        *((name, "other", "read only") for name in READ_ONLY if name not in ("autostart", "seed", "threads", "denoise_steps", "trace")),
+        *((name, False, "read only") for name in ("autostart", "trace")),
         *((name, 3, "read only") for name in ("seed", "threads", "denoise_steps")),
         (f"cameras.{CAMERAS[0]}.transport", "compressed", "read only"),
         ("instruction.qos_durability", "transient_local", "read only"),

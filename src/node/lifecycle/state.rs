@@ -315,7 +315,8 @@ mod tests {
     #[test]
     fn each_id_and_label_is_taken_or_refused_in_each_state_as_by_rclpy() {
         let oracle = oracle();
-        let labels: Vec<String> = graph().into_iter().map(|transition| transition.label.to_owned()).chain(["no_such".to_owned()]).collect();
+        let labels: Vec<String> =
+            graph().into_iter().map(|transition| transition.label.to_owned()).chain(["no_such".to_owned()]).collect();
         for start in PRIMARIES {
             let state = State::Primary(start).label();
             let ids: Vec<u8> = (0..=255).filter(|&id| at(start).resolve(id, "").is_ok()).collect();
@@ -397,7 +398,10 @@ mod tests {
         assert_eq!(walks.len(), 7 * (2 + 3));
         for (walk, end) in walks {
             let mut words = walk.split(' ');
-            let start = words.next().and_then(|start| PRIMARIES.into_iter().find(|&state| State::Primary(state).label() == start)).unwrap();
+            let start = words
+                .next()
+                .and_then(|start| PRIMARIES.into_iter().find(|&state| State::Primary(state).label() == start))
+                .unwrap();
             let mut machine = at(start);
             let request = machine.resolve(0, words.next().unwrap()).unwrap();
             let mut running = Some(machine.begin(request).unwrap().0);
