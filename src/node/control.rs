@@ -21,13 +21,18 @@ use super::{
     inputs::Inputs,
     log::{Change, ChangeLog},
     outputs::Outputs,
+    process::Event,
 };
-use crate::control::{ClockWatch, Controller, Measured, NotUsable, Stamp, Tick};
+use crate::{
+    control::{ClockWatch, Controller, GuidanceRequest, Measured, NotUsable, Stamp, Ticket, Tick},
+    model::PrefixSchedule,
+    policy::{PolicyError, PrefixGuidance},
+};
 
 /// One line a second and cause is what a console bears.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
-/// How often simulated time is looked at between two control steps.
-const SIMULATED_POLL: Duration = Duration::from_millis(1);
+/// How often the node's clock is looked at between two control steps: it may be `/clock`, and may be set at any time.
+const POLL: Duration = Duration::from_millis(1);
 
 /// A limit that cut nothing for so long has stopped cutting.
 const LIMIT_QUIET: Duration = Duration::from_secs(3);
@@ -60,13 +65,17 @@ pub struct Parts {
     pub joints: Vec<String>,
     /// Seconds between two rows.
     pub period: f64,
+    /// Form and largest weight of the guidance towards the chunk before.
+    pub guidance: (PrefixSchedule, f64),
     pub inputs: Arc<Inputs>,
     pub outputs: Outputs,
     pub clock: Clock,
-    /// The node's clock follows `/clock`.
-    pub simulated: bool,
+    /// To the control thread itself.
+    pub messages: Sender<Message>,
     pub requests: SyncSender<Request>,
     pub shared: Shared,
+    /// To the main thread.
+    pub events: Sender<Event>,
 }
 
 /// Handle of the control thread; dropping it ends the thread, without a last command.
@@ -120,12 +129,9 @@ impl Loop {
     }
 
     fn run(mut self, inbox: &Receiver<Message>) {
-        let period = Duration::from_secs_f64(self.parts.period);
         let mut next = self.now();
         loop {
-            // A clock that was set back is noticed within a period.
-            let limit = if self.parts.simulated { SIMULATED_POLL.min(period) } else { period };
-            let wait = Duration::from_secs_f64(next.seconds_since(self.now()).max(0.0)).min(limit);
+            let wait = Duration::from_secs_f64(next.seconds_since(self.now()).max(0.0)).min(POLL);
             match inbox.recv_timeout(wait) {
                 Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(message) => self.receive(message),
@@ -218,7 +224,9 @@ impl Loop {
                     drop(status);
                     // The queue has room: the thread has answered every request before. An error means that it has ended, which ends
                     // the node elsewhere.
-                    let _ = self.parts.requests.send(Request { snapshot, ticket });
+                    let guidance = self.guidance(&ticket);
+                    let answer = self.parts.messages.clone();
+                    let _ = self.parts.requests.send(Request { snapshot, ticket, guidance, answer });
                 }
                 Err(problems) => {
                     self.parts.controller.abandon(&ticket);
@@ -232,6 +240,13 @@ impl Loop {
             }
         }
         self.report();
+    }
+
+    /// What the controller asks for, in the form that the parameters choose.
+    fn guidance(&self, ticket: &Ticket) -> Option<PrefixGuidance> {
+        let GuidanceRequest { previous, previous_anchor, delay, horizon } = ticket.guidance.clone()?;
+        let (schedule, max_weight) = self.parts.guidance;
+        Some(PrefixGuidance { previous, previous_anchor, delay, horizon, schedule, max_weight })
     }
 
     /// Where the commanded joints are, when that is known now.
@@ -267,6 +282,12 @@ impl Loop {
 
     fn record(&mut self, result: Result<LastChunk, InferenceError>) {
         let problem = result.as_ref().err().map(InferenceError::to_string);
+        if let Err(InferenceError::Policy(PolicyError::Backend(error))) = &result
+            && error.is_lost()
+        {
+            // An error means that the main thread is already on its way out.
+            let _ = self.parts.events.send(Event::Lost(error.to_string()));
+        }
         match (self.log.observe("inference", problem.as_deref(), Instant::now()), &problem) {
             (Some(Change::Problem), Some(problem)) => tracing::warn!("{problem}"),
             (Some(Change::Recovered), _) => tracing::info!("Inference succeeds again"),

@@ -106,7 +106,7 @@ impl ControlParameters {
                 node,
                 "chunking.rtc.max_guidance_weight",
                 10.0,
-                (0.0, 1000.0),
+                (0.001, 1000.0),
                 "Largest weight of the guidance in a denoise step.",
             )?,
             on_instruction: Text::new(

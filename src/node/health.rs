@@ -1,81 +1,86 @@
-//! Diagnostics of the control thread: how chunks become commands, and what the limits cut.
+//! The diagnostics of every second, from the start of the node to its end.
 
-use ros_env::diagnostic_msgs::msg::{DiagnosticStatus, KeyValue};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rclrs::{IntoPrimitiveOptions, Node, Publisher, RclrsError, Worker, WorkerTimer};
+use ros_env::{
+    diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus},
+    std_msgs::msg::Header,
+};
 
 use super::{
-    diagnostics::{milliseconds, value},
-    inference::ControlReport,
+    diagnostics::{Reporter, node_name, value},
+    lifecycle::{Condition, Lifecycle, Primary, State},
+    now,
+    outputs::time_message,
 };
-use crate::control::{ControlState, ControlStatus, LimitCounts};
 
-/// Level, message and values of a status.
-pub type Health = (u8, String, Vec<KeyValue>);
+const PERIOD: Duration = Duration::from_secs(1);
 
-/// Status `control`: latches, delays, counters and punctuality. Empties the report's lateness.
-pub fn control(report: &mut ControlReport) -> Health {
-    let Some(status) = &report.status else {
-        return (DiagnosticStatus::OK, "Not configured".to_owned(), Vec::new());
-    };
-    let (level, message) = match (&status.latch, &status.waiting, status.state) {
-        (Some(latch), _, _) => (DiagnosticStatus::ERROR, format!("{latch}. Nothing is commanded until ~/reset")),
-        (None, Some(waiting), _) => (DiagnosticStatus::WARN, waiting.clone()),
-        (None, None, ControlState::Executing) => match &status.unguided {
-            Some(reason) => (DiagnosticStatus::WARN, reason.clone()),
-            None => (DiagnosticStatus::OK, "Commanding".to_owned()),
-        },
-        (None, None, state) => (DiagnosticStatus::OK, state.to_string()),
-    };
-    let mut values = counters(status);
-    if let Some((median, p99, largest)) = report.lateness.report() {
-        let times = [("lateness_ms_median", median), ("lateness_ms_p99", p99), ("lateness_ms_max", largest)];
-        values.extend(times.map(|(key, time)| value(key, format_args!("{:.3}", time.as_secs_f64() * 1e3))));
-    }
-    (level, message, values)
+/// Publishes the state of the lifecycle, and what the reporter of a configured policy tells. Dropping it ends that.
+pub struct Health {
+    reporter: Arc<Mutex<Option<Reporter>>>,
+    _timer: WorkerTimer<()>,
 }
 
-fn counters(status: &ControlStatus) -> Vec<KeyValue> {
-    let rows = |rows: Option<usize>| rows.map_or_else(|| "unknown".to_owned(), |rows| rows.to_string());
-    let mut values = vec![
-        value("state", status.state),
-        value("chunks", status.chunks),
-        value("chunks_rejected", status.refused.values().sum::<u64>()),
-    ];
-    values.extend(status.refused.iter().map(|(reason, count)| value(&format!("rejected_{reason}"), count)));
-    values.extend([
-        value("overruns", status.overruns),
-        value("abandoned", status.abandoned),
-        value("stalls", status.stalls),
-        value("skipped_rows", status.skipped_rows),
-        value("delay_rows_p95", rows(status.delay_p95)),
-        value("delay_rows_last", rows(status.last_delay)),
-        value("rows_left", status.rows_left),
-        value("execution_horizon", status.execution_horizon),
-    ]);
-    if let Some(refusal) = &status.last_refusal {
-        values.push(value("last_rejection", refusal));
-    }
-    values
-}
-
-/// Status `limits`: how many values each limit cut, and the last one of each.
-pub fn limits(counts: &LimitCounts, before: &LimitCounts) -> Health {
-    let named = |counts: &LimitCounts| {
-        let LimitCounts { position, step, velocity, acceleration } = counts.clone();
-        [("position", position), ("step", step), ("velocity", velocity), ("acceleration", acceleration)]
-    };
-    let mut values = Vec::new();
-    let mut cutting = Vec::new();
-    for ((kind, now), (_, before)) in named(counts).into_iter().zip(named(before)) {
-        values.push(value(&format!("{kind}_cut"), now.values));
-        if let Some(last) = &now.last {
-            values.push(value(&format!("{kind}_last"), last));
-            if now.values > before.values {
-                cutting.push(last.to_string());
+impl Health {
+    pub fn start(node: &Node, worker: &Worker<()>, lifecycle: Lifecycle) -> Result<Self, RclrsError> {
+        let publisher: Publisher<DiagnosticArray> = node.create_publisher("/diagnostics".reliable().keep_last(10))?;
+        let (name, clock) = (format!("{}: lifecycle", node_name(node)), node.get_clock());
+        let reporter = Arc::new(Mutex::new(None::<Reporter>));
+        let shown = reporter.clone();
+        // On the steady clock: a paused simulation is to be seen in the diagnostics, not to stop them.
+        let timer = worker.create_timer_repeating(PERIOD, move |_: &mut ()| {
+            let (stamp, condition) = (now(&clock), lifecycle.condition());
+            let active = condition.state == State::Primary(Primary::Active);
+            let mut status = vec![lifecycle_status(name.clone(), &condition)];
+            status.extend(lock(&shown).iter_mut().flat_map(|reporter| reporter.report(stamp, active)));
+            let header = Header { stamp: time_message(stamp), ..Default::default() };
+            if let Err(error) = publisher.publish(DiagnosticArray { header, status }) {
+                tracing::debug!("The diagnostics could not be published: {error}");
             }
-        }
+        })?;
+        Ok(Self { reporter, _timer: timer })
     }
-    match cutting.is_empty() {
-        true => (DiagnosticStatus::OK, "No command was cut".to_owned(), values),
-        false => (DiagnosticStatus::WARN, format!("Commands are cut: {}", cutting.join("; ")), values),
+
+    /// Reports inputs and inference from now on.
+    pub fn show(&self, reporter: Reporter) {
+        *lock(&self.reporter) = Some(reporter);
+    }
+
+    /// No longer: when it returns, nothing of the reporter is left.
+    pub fn hide(&self) {
+        *lock(&self.reporter) = None;
+    }
+}
+
+fn lock(reporter: &Mutex<Option<Reporter>>) -> MutexGuard<'_, Option<Reporter>> {
+    // A panic ends the process (see `node::run`), so a poisoned lock is never looked at again.
+    reporter.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn lifecycle_status(name: String, condition: &Condition) -> DiagnosticStatus {
+    let Condition { state, since, failure } = condition;
+    let seconds = Instant::now().saturating_duration_since(*since).as_secs_f64();
+    let told = match state {
+        State::Primary(Primary::Unconfigured) => "Unconfigured: no policy is open".to_owned(),
+        State::Primary(Primary::Inactive) => "Inactive: the policy is open, nothing is published".to_owned(),
+        State::Primary(Primary::Active) => "Active".to_owned(),
+        State::Primary(Primary::Finalized) => "Finalized: the node can only be ended".to_owned(),
+        State::Phase(_) => format!("{} for {seconds:.1} s", state.label()),
+    };
+    let (level, message) = match failure {
+        None => (DiagnosticStatus::OK, told),
+        Some(failure) => (DiagnosticStatus::ERROR, format!("{told}. {failure}")),
+    };
+    DiagnosticStatus {
+        level,
+        name,
+        message,
+        hardware_id: String::new(),
+        values: vec![value("state", state.label()), value("seconds", format_args!("{seconds:.1}"))],
     }
 }

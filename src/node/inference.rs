@@ -23,7 +23,6 @@ use super::{
 };
 use crate::{
     control::{ChunkError, CommandRows, ComputedChunk, ControlStatus, Ticket},
-    model::PrefixSchedule,
     observation::{CompressedImageView, ImageView, JointSelector, Observation, ObservationError, RgbImage},
     policy::{Policy, PolicyChunk, PolicyError, PrefixGuidance},
 };
@@ -38,6 +37,9 @@ const END_POLL: Duration = Duration::from_millis(100);
 pub struct Request {
     pub snapshot: Snapshot,
     pub ticket: Ticket,
+    /// What the chunk is to be guided by.
+    pub guidance: Option<PrefixGuidance>,
+    pub answer: Sender<Message>,
 }
 
 /// What came of a request.
@@ -160,9 +162,6 @@ impl Shared {
 /// What the inference thread works with.
 pub struct Worker {
     pub policy: Policy,
-    /// Form and largest weight of the guidance.
-    pub guidance: (PrefixSchedule, f64),
-    pub results: Sender<Message>,
     pub shared: Shared,
 }
 
@@ -173,10 +172,10 @@ impl Worker {
         let mut log = ChangeLog::new(LOG_INTERVAL, Instant::now());
         while !self.shared.ending.load(Ordering::Acquire) {
             match requests.recv_timeout(END_POLL) {
-                Ok(Request { snapshot, ticket }) => {
-                    let result = self.infer(&joints, &mut log, snapshot, &ticket);
+                Ok(Request { snapshot, ticket, guidance, answer }) => {
+                    let result = self.infer(&joints, &mut log, snapshot, guidance.as_ref());
                     // Nobody waits any more when the node is on its way out.
-                    let _ = self.results.send(Message::Computed(Box::new(Computed { ticket, result })));
+                    let _ = answer.send(Message::Computed(Box::new(Computed { ticket, result })));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -189,13 +188,12 @@ impl Worker {
         joints: &JointSelector,
         log: &mut ChangeLog,
         snapshot: Snapshot,
-        ticket: &Ticket,
+        guidance: Option<&PrefixGuidance>,
     ) -> Result<(Finished, ComputedChunk, LastChunk), InferenceError> {
         let started = Instant::now();
         let observation = observe(joints, &snapshot)?;
         let decoded = started.elapsed();
-        let guidance = self.guidance(ticket);
-        let mut chunk = self.policy.infer(&observation, guidance.as_ref())?;
+        let mut chunk = self.policy.infer(&observation, guidance)?;
         CommandRows::check_model_output(&chunk.model_actions, chunk.action_dim)?;
         let rows = CommandRows::check(&chunk.joints, chunk.horizon, chunk.period, std::mem::take(&mut chunk.actions))?;
         tell_truncation(log, &observation.instruction, chunk.dropped_tokens);
@@ -219,20 +217,6 @@ impl Worker {
             total_time,
         };
         Ok((finished, computed, last))
-    }
-
-    /// What the controller asks for, in the form that the parameters choose.
-    fn guidance(&self, ticket: &Ticket) -> Option<PrefixGuidance> {
-        let (schedule, max_weight) = self.guidance;
-        let request = ticket.guidance.as_ref()?;
-        Some(PrefixGuidance {
-            previous: request.previous.clone(),
-            previous_anchor: request.previous_anchor.clone(),
-            delay: request.delay,
-            horizon: request.horizon,
-            schedule,
-            max_weight,
-        })
     }
 }
 

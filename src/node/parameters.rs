@@ -8,7 +8,7 @@ use rclrs::{
     DeclarationError, MandatoryParameter, NodeState, ParameterBuilder, ParameterRange, ParameterVariant, QoSDurabilityPolicy, ReadOnlyParameter,
 };
 
-use super::instruction;
+use super::{control_parameters::ControlParameters, instruction};
 use crate::{
     backend::{BackendKind, BackendOptions},
     observation::ResizeKernel,
@@ -21,6 +21,7 @@ pub type TextParameter = ReadOnlyParameter<Arc<str>>;
 
 /// The parameters that every policy has.
 pub struct Parameters {
+    autostart: ReadOnlyParameter<bool>,
     checkpoint: TextParameter,
     robot: TextParameter,
     backend: TextParameter,
@@ -32,6 +33,7 @@ pub struct Parameters {
     threads: ReadOnlyParameter<i64>,
     weight_cache: TextParameter,
     trace: ReadOnlyParameter<bool>,
+    pub control: ControlParameters,
     pub default_instruction: MandatoryParameter<Arc<str>>,
     instruction_durability: TextParameter,
 }
@@ -71,6 +73,7 @@ pub struct CameraParameters {
 impl Parameters {
     pub fn declare(node: &NodeState) -> Result<Self, ParameterError> {
         Ok(Self {
+            autostart: boolean(node, "autostart", true, "Configure and activate at start. false: wait for ~/change_state.")?,
             checkpoint: Text::new("checkpoint", "Folder of the checkpoint: LeRobot or openpi's PyTorch conversion.")
                 .checked("a path, required", not_empty)
                 .read_only(node)?,
@@ -101,6 +104,7 @@ impl Parameters {
                 .noted("a path, or empty: pi0_tt in the user's cache folder")
                 .read_only(node)?,
             trace: boolean(node, "trace", true, "Replay captured traces on the card. false: op by op, for bring-up and simulators.")?,
+            control: ControlParameters::declare(node)?,
             default_instruction: Text::new(
                 "instruction.default",
                 "Instruction until one arrives on ~/instruction; the newest of the two counts.",
@@ -118,6 +122,11 @@ impl Parameters {
             .one_of::<QoSDurabilityPolicy>()
             .read_only(node)?,
         })
+    }
+
+    /// Whether the node configures and activates itself.
+    pub fn autostart(&self) -> bool {
+        self.autostart.get()
     }
 
     /// Everything that decides what the policy computes.

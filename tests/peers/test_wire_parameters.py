@@ -10,12 +10,12 @@ import wire
 from conftest import CAMERAS, JOINTS
 
 READ_ONLY = [
-    *("backend", "checkpoint", "denoise_steps", "norm_stats", "resize", "robot", "seed", "threads", "tokenizer", "trace", "weight_cache"),
+    *("autostart", "backend", "checkpoint", "denoise_steps", "norm_stats", "resize", "robot", "seed", "threads", "tokenizer", "trace", "weight_cache"),
     *("chunking.crossfade_ms", "chunking.mode", "chunking.rtc.max_guidance_weight", "chunking.rtc.schedule", "dry_run", "forward_commands"),
     *("inference.deadline_s", "inference.execution_horizon", "inference.trigger", "instruction.on_change", "max_drift", "stall.action", "urdf"),
 ]
 
-SWITCHES = {"dry_run", "forward_commands", "trace"}
+SWITCHES = {"autostart", "dry_run", "forward_commands", "trace"}
 INTEGERS = {"denoise_steps", "inference.execution_horizon", "seed", "threads"}
 NUMBERS = {"chunking.crossfade_ms", "chunking.rtc.max_guidance_weight", "inference.deadline_s", "max_drift"}
 
