@@ -10,9 +10,10 @@ mod joint;
 mod limits;
 mod stamp;
 
+pub use crate::robot::JointLimits;
 pub use chunk::{ChunkError, CommandRows};
 pub use drift::{Drift, DriftWatch};
 pub use freshness::{AgeLimit, NotUsable};
-pub use joint::{JointControl, JointLimits};
+pub use joint::JointControl;
 pub use limits::{Cut, CutCount, LimitCounts, LimitError, LimitKind, Limiter, Motion};
 pub use stamp::Stamp;
