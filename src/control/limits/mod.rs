@@ -220,6 +220,17 @@ impl Limiter {
         Some((row, motion.at_rest()))
     }
 
+    /// The motion when nothing is sent any more: joints that take positions stay where they were commanded to, those that take
+    /// velocities go on.
+    pub fn rested(&self, mut motion: Motion) -> Motion {
+        for (joint, motion) in self.joints.iter().zip(&mut motion.0) {
+            if joint.control.kind == CommandKind::Position {
+                motion.step = 0.0;
+            }
+        }
+        motion
+    }
+
     /// Takes over the measured positions (rad or m) of joints that are commanded velocities, whose position is otherwise a prediction.
     ///
     /// When one is nearer to its position limit than predicted and too fast to stop before it, it brakes as fast as its acceleration limit
