@@ -4,9 +4,15 @@
 //! ROS, models or wall clocks.
 
 mod chunk;
+mod clock;
 mod freshness;
 mod stamp;
+mod synchronizer;
+mod track;
 
 pub use chunk::{ChunkError, CommandRows};
+pub use clock::{ClockJump, ClockWatch};
 pub use freshness::{AgeLimit, NotUsable};
 pub use stamp::Stamp;
+pub use synchronizer::{Aligned, CameraRules, JOINT_STATES, Rules, StampSource, Synchronizer};
+pub use track::{Arrival, StateAt, Verdict};
