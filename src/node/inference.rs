@@ -207,7 +207,7 @@ impl Worker {
         let started = Instant::now();
         let observation = observe(joints, &snapshot)?;
         let decoded = started.elapsed();
-        let mut chunk = self.policy.infer(&observation)?;
+        let mut chunk = self.policy.infer(&observation, None)?;
         CommandRows::check_model_output(&chunk.model_actions, chunk.action_dim)?;
         let rows = CommandRows::check(&chunk.joints, chunk.horizon, chunk.period, std::mem::take(&mut chunk.actions))?;
         tell_truncation(log, &observation.instruction, chunk.dropped_tokens);
