@@ -356,3 +356,6 @@ impl<'a> Manager<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
