@@ -112,6 +112,8 @@ pub enum BackendError {
     Runtime(#[from] ttnn::runtime::RuntimeError),
     #[error("Zero denoise steps were asked for. Ask for at least one")]
     NoSteps,
+    #[error("The maximum guidance weight is {0}. It must be above 0 and finite")]
+    GuidanceWeight(f64),
 }
 
 impl BackendError {

@@ -1,24 +1,31 @@
-//! What a configured node has: subscriptions, publishers, and while it is active the tick of the inference.
+//! What a configured node has: subscriptions, publishers, services, and the control thread.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+use std::sync::{
+    Arc,
+    mpsc::{Sender, channel},
 };
 
-use rclrs::{IntoTimerOptions, Node, RclrsError, Time, Worker, WorkerTimer};
+use rclrs::{Node, Worker};
 
 use super::{
     NodeError,
+    control::{Control, Message, Order, Parts},
+    control_parameters::JointParameters,
     diagnostics::Reporter,
-    inference::Dispatcher,
     inputs::{Inputs, Instruction},
     now,
+    outputs::{Destination, Outputs},
     parameters::Parameters,
     policy_thread::PolicyThread,
     process::Opened,
+    services::Services,
     subscriptions::{self, Subscriptions},
 };
-use crate::{backend::BackendInfo, control::Stamp, policy::PolicyInfo};
+use crate::{
+    backend::BackendInfo,
+    control::{ControlConfig, Controller, JointLimits, Replan},
+    policy::PolicyInfo,
+};
 
 /// The workers of the node. They live as long as the executor, whoever drops them, so they are made once.
 pub struct Workers {
@@ -38,14 +45,15 @@ impl Workers {
 pub struct Configured {
     inputs: Arc<Inputs>,
     subscriptions: Subscriptions,
-    timers: Worker<()>,
-    /// `Some` while the node is active. The timer's closure outlives the timer for a moment, so it holds this and not the dispatcher.
-    dispatcher: Arc<Mutex<Option<Dispatcher>>>,
-    tick: Option<WorkerTimer<()>>,
+    outputs: Outputs,
+    control: Control,
+    config: ControlConfig,
+    _services: Services,
+    _joint_parameters: JointParameters,
 }
 
 impl Configured {
-    /// Subscribes and makes the publishers.
+    /// Subscribes, makes the publishers and starts the control thread, which commands nothing yet.
     pub fn new(
         node: &Node,
         parameters: &Parameters,
@@ -53,7 +61,11 @@ impl Configured {
         thread: &PolicyThread,
         workers: &Workers,
     ) -> Result<Self, NodeError> {
-        let instruction = instruction(node, parameters);
+        let horizon = (opened.info.geometry.horizon, opened.period, opened.execution_horizon);
+        let (config, joint_parameters) = parameters.control.config(node, &opened.commands, horizon)?;
+        let controller = Controller::new(config.clone())?;
+        let (messages, inbox) = channel();
+        let instruction = instruction(node, parameters, messages.clone());
         if let Some(text) = &opened.default_instruction
             && instruction.is_missing()
         {
@@ -61,14 +73,32 @@ impl Configured {
         }
         let durability = parameters.instruction_durability()?;
         let (inputs, subscriptions) = subscriptions::subscribe(node, &workers.samples, &opened.cameras, instruction, durability)?;
-        thread.outputs.advertise(node, &opened.command_kinds)?;
-        Ok(Self {
-            inputs: Arc::new(inputs),
-            subscriptions,
-            timers: workers.timers.clone(),
-            dispatcher: Arc::default(),
-            tick: None,
-        })
+        let inputs = Arc::new(inputs);
+        let outputs = Outputs::default();
+        let destination =
+            Destination { dry_run: parameters.control.dry_run.get(), forward: parameters.control.forward_commands.get() };
+        outputs.advertise(node, &opened.commands, destination)?;
+        let services = Services::offer(node, &messages)?;
+        let rate = messages.clone();
+        parameters.control.rate_hz.on_change(move |&hz| {
+            // An error means that this policy is closed.
+            let _ = rate.send(Message::Rate(hz));
+        });
+        let parts = Parts {
+            controller,
+            joints: opened.commands.iter().map(|column| column.joint.clone()).collect(),
+            period: opened.period,
+            guidance: parameters.control.guidance()?,
+            inputs: inputs.clone(),
+            outputs: outputs.clone(),
+            clock: node.get_clock(),
+            messages: messages.clone(),
+            requests: thread.requests.clone(),
+            shared: thread.shared.clone(),
+            events: thread.events.clone(),
+        };
+        let control = Control::start((messages, inbox), parts)?;
+        Ok(Self { inputs, subscriptions, outputs, control, config, _services: services, _joint_parameters: joint_parameters })
     }
 
     /// What reports the inputs and the inference.
@@ -77,49 +107,27 @@ impl Configured {
         Reporter::new(node, device(&opened.info.backend), self.inputs.clone(), topics, thread.shared.clone())
     }
 
-    /// From here on chunks are computed and published.
-    pub fn activate(&mut self, thread: &PolicyThread, rate: f64) -> Result<(), RclrsError> {
-        *self.dispatcher() = Some(Dispatcher::new(self.inputs.clone(), thread.shared.clone(), thread.requests.clone()));
-        thread.outputs.open();
-        self.tick_at(rate)
+    /// From here on chunks are computed and commanded.
+    pub fn activate(&self) {
+        self.order(Order::Activate);
     }
 
-    /// When this returns, nothing is published any more, not even by an inference that still runs.
-    pub fn deactivate(&mut self, thread: &PolicyThread) {
-        self.tick = None;
-        *self.dispatcher() = None;
-        thread.outputs.close();
+    /// When this returns, the stall action was published, and nothing is published any more, not even by an inference that still runs.
+    pub fn deactivate(&self) {
+        self.order(Order::Deactivate);
     }
 
-    /// Changes the rate of the inference, if it runs.
-    pub fn tick_again_at(&mut self, rate: f64) -> Result<(), RclrsError> {
-        if self.tick.is_some() {
-            self.tick_at(rate)?;
-            tracing::info!("Inference runs at {rate} Hz from now on");
+    fn order(&self, order: Order) {
+        // Refused only by a control thread that panicked, which ends the node.
+        if let Err(reason) = self.control.order(order) {
+            tracing::error!("{reason}");
         }
-        Ok(())
     }
 
-    fn tick_at(&mut self, rate: f64) -> Result<(), RclrsError> {
-        let dispatcher = self.dispatcher.clone();
-        // On the node's clock, so that inference follows `/clock` under `use_sim_time`.
-        let period = Duration::from_secs_f64(rate.recip()).node_time();
-        self.tick = Some(self.timers.create_timer_repeating(period, move |_: &mut (), now: Time| {
-            if let Some(dispatcher) = &mut *lock(&dispatcher) {
-                dispatcher.tick(Stamp::from_nanoseconds(now.nsec));
-            }
-        })?);
-        Ok(())
-    }
-
-    /// Takes publishers and subscriptions down and undeclares the cameras' parameters.
-    pub fn close(mut self, thread: &PolicyThread) {
-        self.deactivate(thread);
-        thread.outputs.withdraw();
-    }
-
-    fn dispatcher(&self) -> MutexGuard<'_, Option<Dispatcher>> {
-        lock(&self.dispatcher)
+    /// Takes everything down and undeclares the parameters of cameras and joints.
+    pub fn close(self) {
+        self.deactivate();
+        self.outputs.close();
     }
 
     /// What the operator compares with the robot in front of him.
@@ -129,7 +137,7 @@ impl Configured {
         format!(
             "Ready after {:.1} s\n  checkpoint  {} ({family:?}), {} px images, chunks of {} rows, {steps} denoise steps, seed {seed}\n  \
              backend     {}, {}, {:.0} MB of weights\n  robot       {robot}, {} joints: {}\n  inputs      {}\n  \
-             inference   at {} Hz",
+             commands    {}, {}\n  limits      {}",
             time.as_secs_f64(),
             checkpoint.display(),
             geometry.vision.image_size,
@@ -140,19 +148,30 @@ impl Configured {
             joints.len(),
             joints.join(", "),
             self.subscriptions.topics.join(", "),
-            parameters.rate_hz.get(),
+            match self.config.replan {
+                Replan::Drain => format!("a chunk for every {} rows", self.config.execution_horizon),
+                Replan::Rate(hz) => format!("a chunk {hz} times a second"),
+            },
+            if parameters.control.dry_run.get() { "to ~/preview only: this is a dry run" } else { "to the robot" },
+            self.limits(),
         )
+    }
+
+    /// Which joints have no limits: their commands are only checked to be finite.
+    fn limits(&self) -> String {
+        let bare = self.config.joints.iter().filter(|joint| joint.limits == JointLimits::default());
+        let bare: Vec<_> = bare.map(|joint| joint.name.as_str()).collect();
+        match bare.len() {
+            0 => "every joint has some".to_owned(),
+            count if count == self.config.joints.len() => "NONE: give the node a urdf or joint_limits".to_owned(),
+            _ => format!("none for {}", bare.join(", ")),
+        }
     }
 }
 
-fn lock(dispatcher: &Mutex<Option<Dispatcher>>) -> MutexGuard<'_, Option<Dispatcher>> {
-    // A panic ends the process (see `node::run`), so a poisoned lock is never looked at again.
-    dispatcher.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The instruction in force, which follows its parameter from now on.
-fn instruction(node: &Node, parameters: &Parameters) -> Arc<Instruction> {
-    let instruction = Arc::new(Instruction::new());
+fn instruction(node: &Node, parameters: &Parameters, changes: Sender<Message>) -> Arc<Instruction> {
+    let instruction = Arc::new(Instruction::new(changes));
     let (set, clock) = (instruction.clone(), node.get_clock());
     let follow = move |text: &Arc<str>| {
         // The parameter was validated; only an empty text, which sets nothing, is refused here.

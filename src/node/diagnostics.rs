@@ -9,10 +9,11 @@ use rclrs::NodeState;
 use ros_env::diagnostic_msgs::msg::{DiagnosticStatus, KeyValue};
 
 use super::{
+    control_health,
     inference::{InferenceStatus, Problem, Shared},
     inputs::{Input, Inputs},
 };
-use crate::control::{NotUsable, Stamp};
+use crate::control::{LimitCounts, NotUsable, Stamp};
 
 /// A card compiles and captures for a new prompt length in less than this.
 const GIVEN_UP: Duration = Duration::from_secs(30);
@@ -26,6 +27,7 @@ pub struct Reporter {
     topics: Vec<String>,
     shared: Shared,
     before: InferenceStatus,
+    limits_before: LimitCounts,
     reported: Instant,
 }
 
@@ -38,6 +40,7 @@ impl Reporter {
             topics,
             shared,
             before: InferenceStatus::default(),
+            limits_before: LimitCounts::default(),
             reported: Instant::now(),
         }
     }
@@ -57,6 +60,14 @@ impl Reporter {
         let inference = self.shared.status().clone();
         status.push(self.inference(&inference, now, instant, active));
         self.before = inference;
+        let mut control = self.shared.control();
+        let (level, message, values) = control_health::control(&mut control);
+        status.push(self.status("control", level, message, values));
+        let limits = control.status.as_ref().map(|status| status.limits.clone()).unwrap_or_default();
+        drop(control);
+        let (level, message, values) = control_health::limits(&limits, &self.limits_before);
+        status.push(self.status("limits", level, message, values));
+        self.limits_before = limits;
         self.reported = instant;
         status
     }
@@ -90,7 +101,6 @@ impl Reporter {
     }
 
     fn inference(&self, status: &InferenceStatus, clock: Stamp, now: Instant, active: bool) -> DiagnosticStatus {
-        let overruns = status.overruns - self.before.overruns;
         let overdue = status.overdue(now).map(|elapsed| {
             let level = if elapsed < GIVEN_UP { DiagnosticStatus::WARN } else { DiagnosticStatus::ERROR };
             let seconds = elapsed.as_secs_f64();
@@ -105,11 +115,8 @@ impl Reporter {
             }
             Some(Problem::Waiting(inputs)) => (DiagnosticStatus::WARN, format!("Waiting for inputs. {inputs}")),
             Some(Problem::Failed(error)) => (DiagnosticStatus::ERROR, error.clone()),
-            None if overruns > 0 => {
-                (DiagnosticStatus::WARN, format!("{overruns} ticks found the inference still running. Lower inference.rate_hz"))
-            }
             None if status.chunks == 0 => match status.running {
-                Some((started, _)) => {
+                Some(started) => {
                     let seconds = now.saturating_duration_since(started).as_secs_f64();
                     (DiagnosticStatus::OK, format!("The first inference runs for {seconds:.1} s"))
                 }
@@ -121,7 +128,6 @@ impl Reporter {
         let mut values = vec![
             value("chunks", status.chunks),
             value("frequency_hz", format_args!("{:.2}", (status.chunks - self.before.chunks) as f64 / seconds)),
-            value("overruns", status.overruns),
             value("waiting", status.waiting),
             value("refused_observations", status.refused_observations),
             value("refused_chunks", status.refused_chunks),
@@ -156,7 +162,7 @@ pub fn value(key: &str, value: impl ToString) -> KeyValue {
     KeyValue { key: key.to_owned(), value: value.to_string() }
 }
 
-fn milliseconds(seconds: f64) -> String {
+pub fn milliseconds(seconds: f64) -> String {
     format!("{:.1}", seconds * 1e3)
 }
 

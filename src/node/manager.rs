@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rclrs::{Node, RclrsError};
+use rclrs::Node;
 
 use super::{
     NodeError,
@@ -77,10 +77,6 @@ impl Fault {
 impl<'a> Manager<'a> {
     pub fn new(node: &'a Node, events: Sender<Event>, inbox: &'a Receiver<Event>) -> Result<Self, NodeError> {
         let parameters = Parameters::declare(node)?;
-        let rate_changes = events.clone();
-        parameters.rate_hz.on_change(move |&rate| {
-            let _ = rate_changes.send(Event::RateChanged(rate));
-        });
         let workers = Workers::new(node);
         let lifecycle = Lifecycle::new(node)?;
         let health = Health::start(node, &workers.timers, lifecycle.clone())?;
@@ -112,11 +108,6 @@ impl<'a> Manager<'a> {
                 }
                 Event::Opened(result) => self.opened_late(result.map_err(NodeError::from)),
                 Event::Closed => {}
-                Event::RateChanged(rate) => {
-                    if let Held::Configured(_, configured) = &mut self.held {
-                        configured.tick_again_at(rate)?;
-                    }
-                }
                 Event::Lost(reason) => {
                     if let Some(end) = self.lost(reason) {
                         return self.end(end);
@@ -150,7 +141,10 @@ impl<'a> Manager<'a> {
         let deadline = Instant::now() + TRANSITION_LIMIT;
         let result = match running.phase() {
             Phase::Configuring => self.configure(deadline),
-            Phase::Activating => self.activate(),
+            Phase::Activating => {
+                self.activate();
+                Ok(())
+            }
             Phase::Deactivating => {
                 self.deactivate();
                 Ok(())
@@ -175,7 +169,8 @@ impl<'a> Manager<'a> {
     fn configure(&mut self, deadline: Instant) -> Result<(), Fault> {
         if let Held::Nothing = self.held {
             let options = self.parameters.policy_options().map_err(|error| Fault::Refused(error.into()))?;
-            let thread = PolicyThread::start(options, self.node.get_clock(), self.events.clone());
+            let instruction = Some(self.parameters.default_instruction.get().to_string()).filter(|text| !text.is_empty());
+            let thread = PolicyThread::start(options, instruction, self.events.clone());
             self.held = Held::Opening(thread.map_err(|error| Fault::Refused(error.into()))?);
         }
         if let Held::Opening(_) = self.held {
@@ -226,17 +221,15 @@ impl<'a> Manager<'a> {
         Ok(configured)
     }
 
-    fn activate(&mut self) -> Result<(), Fault> {
-        let Held::Configured(thread, configured) = &mut self.held else { return Ok(()) };
-        configured.activate(thread, self.parameters.rate_hz.get()).map_err(|error: RclrsError| {
-            configured.deactivate(thread);
-            Fault::Refused(error.into())
-        })
+    fn activate(&self) {
+        if let Held::Configured(_, configured) = &self.held {
+            configured.activate();
+        }
     }
 
-    fn deactivate(&mut self) {
-        if let Held::Configured(thread, configured) = &mut self.held {
-            configured.deactivate(thread);
+    fn deactivate(&self) {
+        if let Held::Configured(_, configured) = &self.held {
+            configured.deactivate();
         }
     }
 
@@ -262,7 +255,7 @@ impl<'a> Manager<'a> {
         match mem::replace(&mut self.held, Held::Nothing) {
             Held::Nothing => None,
             Held::Configured(thread, configured) => {
-                configured.close(&thread);
+                configured.close();
                 Some(thread)
             }
             Held::Opening(thread) | Held::Opened(thread, _) | Held::Ending(thread) => Some(thread),

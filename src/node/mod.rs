@@ -1,11 +1,14 @@
 //! The ROS 2 node: lifecycle, parameters, subscriptions, the inference thread, publishers, diagnostics.
 //!
 //! Thin: what is computed is [`crate::policy`], what may be published is decided in [`crate::control`]. The executor's threads take samples,
-//! answer services and run the timers, and never wait. The inference thread owns the policy. The main thread carries the transitions of the
+//! answer services and run the timers. The control thread is the one that publishes commands. The inference thread owns the policy. The main thread carries the transitions of the
 //! lifecycle out ([`manager`]) until there is a reason to end, and takes the ROS entities down; then it does not wait for a running
 //! inference.
 
 mod configured;
+mod control;
+mod control_health;
+mod control_parameters;
 mod diagnostics;
 mod health;
 mod inference;
@@ -19,6 +22,7 @@ mod outputs;
 mod parameters;
 mod policy_thread;
 mod process;
+mod services;
 mod subscriptions;
 
 use std::{
@@ -37,7 +41,10 @@ use self::{
     process::{Card, Event, Spinner},
     subscriptions::SubscriptionError,
 };
-use crate::{control::Stamp, policy::PolicyError};
+use crate::{
+    control::{ControlError, Stamp},
+    policy::PolicyError,
+};
 
 /// Name of the node unless `-r __node:=` gives another.
 const NODE_NAME: &str = "policy";
@@ -55,6 +62,8 @@ enum NodeError {
     Parameter(#[from] ParameterError),
     #[error(transparent)]
     Subscription(#[from] SubscriptionError),
+    #[error("The robot cannot be commanded like this. {0}")]
+    Control(#[from] ControlError),
     #[error("The policy cannot be opened. {0}")]
     Policy(#[from] PolicyError),
     #[error("The robot profile's instruction was refused. {0}")]

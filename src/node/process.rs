@@ -20,7 +20,7 @@ use signal_hook::{
 use super::lifecycle::Running;
 use crate::{
     policy::{PolicyError, PolicyInfo},
-    robot::CommandKind,
+    robot::ActionColumn,
 };
 
 /// A middleware that does not come down in this time is left behind.
@@ -45,7 +45,6 @@ pub enum Event {
     Closed,
     /// The card does not answer any more.
     Lost(String),
-    RateChanged(f64),
     End(End),
 }
 
@@ -72,7 +71,11 @@ pub struct Opened {
     /// Camera slots that must have an image.
     pub cameras: Vec<String>,
     pub joints: Vec<String>,
-    pub command_kinds: Vec<CommandKind>,
+    pub commands: Vec<ActionColumn>,
+    /// The robot profile's.
+    pub execution_horizon: Option<usize>,
+    /// Seconds between two rows.
+    pub period: f64,
     pub default_instruction: Option<String>,
     /// How long it took.
     pub time: Duration,
