@@ -48,6 +48,19 @@ def test_a_signal_does_not_wait_for_an_inference_that_runs_for_seconds(start_pol
     assert not robot.chunks
 
 
+def test_the_threads_that_compute_yield_to_the_threads_that_control(start_policy, robot):
+    node = start_policy(threads=2)
+    robot.next_chunk()
+    niceness = {}
+    for thread in Path(f"/proc/{node.pid}/task").iterdir():
+        name, _, fields = (thread / "stat").read_text().partition("(")[2].rpartition(")")
+        niceness[name] = int(fields.split()[16])
+    computing = {name for name in niceness if name == "inference" or name.startswith("reference-")}
+    assert computing >= {"inference", "reference-0", "reference-1"} and "control" in niceness
+    own = niceness["control"]
+    assert niceness == {name: own + 10 if name in computing else own for name in niceness}
+
+
 def test_a_signal_while_the_policy_is_opened_ends_the_node_cleanly(start_policy):
     for _ in range(3):
         node = start_policy()
