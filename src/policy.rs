@@ -10,7 +10,7 @@ use crate::{
     checkpoint::{Checkpoint, CheckpointError, Family, OpenOptions},
     model::{Chunk, DenoiseRequest, Geometry, Guidance, ModelInputs, PrefixSchedule, StageTimes, noise},
     observation::{Observation, ObservationError, Pipeline, ResizeKernel},
-    robot::{CommandKind, RobotError, RobotProfile},
+    robot::{ActionColumn, CommandKind, RobotError, RobotProfile},
 };
 
 /// Everything that decides what a policy computes.
@@ -52,7 +52,8 @@ pub struct Policy {
     info: PolicyInfo,
     required_cameras: Vec<String>,
     state_joints: Vec<String>,
-    command_kinds: Vec<CommandKind>,
+    commands: Vec<ActionColumn>,
+    execution_horizon: Option<usize>,
     default_instruction: Option<String>,
     /// Seconds between two rows of a chunk.
     period: f64,
@@ -117,7 +118,8 @@ impl Policy {
         Ok(Self {
             required_cameras: pipeline.required_cameras().map(str::to_owned).collect(),
             state_joints: profile.state_joints().map(str::to_owned).collect(),
-            command_kinds: profile.actions.iter().map(|column| column.kind).collect(),
+            commands: profile.actions,
+            execution_horizon: profile.execution_horizon,
             default_instruction: profile.default_instruction,
             period: 1.0 / profile.control_rate_hz,
             info: PolicyInfo {
@@ -150,9 +152,19 @@ impl Policy {
         &self.state_joints
     }
 
-    /// What the command of each joint is, in the order of [`PolicyChunk::joints`].
-    pub fn command_kinds(&self) -> &[CommandKind] {
-        &self.command_kinds
+    /// The commanded joints, in the order of [`PolicyChunk::joints`].
+    pub fn commands(&self) -> &[ActionColumn] {
+        &self.commands
+    }
+
+    /// Rows of a chunk to execute before the next one replaces it, when the robot profile says so.
+    pub fn execution_horizon(&self) -> Option<usize> {
+        self.execution_horizon
+    }
+
+    /// Seconds between two rows.
+    pub fn period(&self) -> f64 {
+        self.period
     }
 
     /// The instruction of the robot profile, for when nobody gives one.

@@ -4,7 +4,7 @@
 //! so that an inference which outlives the node keeps none of them alive.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
     time::Instant,
 };
 
@@ -12,6 +12,7 @@ use rclrs::{MandatoryParameter, MessageInfo};
 use ros_env::sensor_msgs::msg::rmw;
 
 use super::{
+    control::Message,
     instruction::{self, InstructionError},
     meter::{Meter, Report},
 };
@@ -158,6 +159,7 @@ impl<T> Taken<T> {
 
 /// One look at all inputs.
 pub struct Snapshot {
+    pub skew: f64,
     pub stamp: Stamp,
     /// In the policy's order of camera slots.
     pub cameras: Vec<Taken<CameraMessage>>,
@@ -180,7 +182,7 @@ impl<T> Limited<T> {
     /// The newest sample, if it is usable at `now`.
     fn look(&self, now: Stamp) -> Result<Taken<T>, NotUsable> {
         let sample = self.input.newest().ok_or(NotUsable::Missing)?;
-        let age = AgeLimit::from_milliseconds(self.max_age_ms.get()).check(sample.stamp, now)?;
+        let age = AgeLimit::from_milliseconds(self.max_age_ms.get()).check(sample.stamp.ok_or(NotUsable::Missing)?, now)?;
         Ok(Taken { input: self.input.clone(), sample, age })
     }
 }
@@ -205,11 +207,18 @@ impl Inputs {
                 cameras.iter().for_each(Taken::mark);
                 joint_states.mark();
                 instruction.mark();
-                Ok(Snapshot { stamp: now, cameras, joint_states, instruction })
+                Ok(Snapshot { skew: 0.0, stamp: now, cameras, joint_states, instruction })
             }
             _ => Err(problems),
         }
     }
+
+    /// The newest joint states, if they are usable at `now`.
+    pub fn measured(&self, now: Stamp) -> Option<Arc<Sample<rmw::JointState>>> {
+        self.joint_states.look(now).ok().map(|taken| taken.sample)
+    }
+
+    pub fn reset(&self, _now: Stamp) {}
 
     /// Names of all inputs.
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -226,11 +235,13 @@ fn note<T>(taken: Result<T, NotUsable>, name: &str, problems: &mut Vec<(String, 
 /// The instruction in force: the newest of the topic and the parameter. It does not grow stale.
 pub struct Instruction {
     pub input: Arc<Input<String>>,
+    /// The control thread, which is told of another text.
+    changes: Sender<Message>,
 }
 
 impl Instruction {
-    pub fn new() -> Self {
-        Self { input: Arc::new(Input::new("instruction")) }
+    pub fn new(changes: Sender<Message>) -> Self {
+        Self { input: Arc::new(Input::new("instruction")), changes }
     }
 
     /// Makes a text that arrived at `now` the instruction, or refuses it and keeps the instruction before.
@@ -238,8 +249,13 @@ impl Instruction {
         let entered = Instant::now();
         match instruction::check(bytes) {
             Ok(text) => {
+                let known = self.input.newest();
                 self.input.store(entered, Sample { stamp: Some(now), message: text.to_owned() }, info);
                 self.input.accept();
+                if known.is_none_or(|known| known.message != text) {
+                    // An error means that the control thread has ended.
+                    let _ = self.changes.send(Message::InstructionChanged);
+                }
                 Ok(())
             }
             Err(error) => {
