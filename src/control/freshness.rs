@@ -1,9 +1,6 @@
 //! Whether the newest sample of an input may be used.
 
-use super::Stamp;
-
-/// Clocks of two machines that are kept together by NTP or PTP differ by less than this.
-const CLOCK_TOLERANCE: f64 = 0.05;
+use super::{Stamp, clock::CLOCK_TOLERANCE};
 
 /// How old the newest sample of an input may be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -11,7 +8,7 @@ pub struct AgeLimit {
     seconds: f64,
 }
 
-/// Why the newest sample of an input may not be used.
+/// Why an input cannot be part of an observation.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum NotUsable {
     #[error("nothing was received yet")]
@@ -23,8 +20,16 @@ pub enum NotUsable {
         ahead * 1e3
     )]
     Future { ahead: f64 },
-    #[error("the newest sample has no stamp. The driver must fill header.stamp")]
+    #[error("the newest sample has no stamp. The driver must fill header.stamp, or set sync.stamps to receive")]
     Unstamped,
+    #[error(
+        "its image was taken {:.0} ms before that of {newest}, the limit is {:.0} ms. Compare rates, stamps and stamp_offset_ms of both",
+        skew * 1e3,
+        limit * 1e3
+    )]
+    Skewed { skew: f64, newest: String, limit: f64 },
+    #[error("no sample within {:.0} ms of the images, which were taken {:.0} ms ago", limit * 1e3, ago * 1e3)]
+    Apart { ago: f64, limit: f64 },
 }
 
 impl NotUsable {
@@ -35,6 +40,8 @@ impl NotUsable {
             Self::Stale { .. } => "stale",
             Self::Future { .. } => "future",
             Self::Unstamped => "unstamped",
+            Self::Skewed { .. } => "skewed",
+            Self::Apart { .. } => "apart",
         }
     }
 }
@@ -44,9 +51,12 @@ impl AgeLimit {
         Self { seconds: milliseconds * 1e-3 }
     }
 
-    /// Age in seconds at `now` of the newest sample, whose stamp is `None` when the message carried none.
-    pub fn check(self, stamp: Option<Stamp>, now: Stamp) -> Result<f64, NotUsable> {
-        let stamp = stamp.ok_or(NotUsable::Unstamped)?;
+    pub fn seconds(self) -> f64 {
+        self.seconds
+    }
+
+    /// Age in seconds at `now` of a sample of `stamp`.
+    pub fn check(self, stamp: Stamp, now: Stamp) -> Result<f64, NotUsable> {
         let age = now.seconds_since(stamp);
         if age < -CLOCK_TOLERANCE {
             Err(NotUsable::Future { ahead: -age })
@@ -66,7 +76,7 @@ mod tests {
 
     fn check(stamp: i64, now: i64) -> Result<f64, NotUsable> {
         AgeLimit::from_milliseconds(200.0)
-            .check(Some(Stamp::from_nanoseconds(stamp * MILLISECOND)), Stamp::from_nanoseconds(now * MILLISECOND))
+            .check(Stamp::from_nanoseconds(stamp * MILLISECOND), Stamp::from_nanoseconds(now * MILLISECOND))
     }
 
     #[test]
@@ -85,13 +95,6 @@ mod tests {
     #[test]
     fn a_clock_that_jumps_back_refuses_the_samples_of_the_old_time() {
         assert!(matches!(check(11_000, 1_000), Err(NotUsable::Future { .. })));
-    }
-
-    #[test]
-    fn a_sample_without_a_stamp_is_refused_at_every_time() {
-        let limit = AgeLimit::from_milliseconds(200.0);
-        assert_eq!(limit.check(None, Stamp::from_nanoseconds(0)), Err(NotUsable::Unstamped));
-        assert_eq!(limit.check(None, Stamp::from_nanoseconds(1 << 60)), Err(NotUsable::Unstamped));
     }
 
     #[test]

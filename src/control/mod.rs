@@ -5,6 +5,7 @@
 
 mod blend;
 mod chunk;
+mod clock;
 mod config;
 mod controller;
 mod delay;
@@ -16,14 +17,20 @@ mod limits;
 mod plan;
 mod stamp;
 mod status;
+mod synchronizer;
+mod track;
 
+pub use crate::robot::JointLimits;
 pub use chunk::{ChunkError, CommandRows};
+pub use clock::{ClockJump, ClockWatch};
 pub use config::{Chunking, ControlConfig, ControlError, OnInstruction, Replan, StallAction};
 pub use controller::Controller;
 pub use drift::{Drift, DriftWatch};
 pub use exchange::{ComputedChunk, GuidanceRequest, Installed, Join, Measured, Tick, Ticket, Trajectory};
 pub use freshness::{AgeLimit, NotUsable};
-pub use joint::{JointControl, JointLimits};
+pub use joint::JointControl;
 pub use limits::{Cut, CutCount, LimitCounts, LimitError, LimitKind, Limiter, Motion};
 pub use stamp::Stamp;
 pub use status::{ControlCounts, ControlState, ControlStatus, Latch};
+pub use synchronizer::{Aligned, CameraRules, JOINT_STATES, Rules, StampSource, Synchronizer};
+pub use track::{Arrival, StateAt, Verdict};
