@@ -159,6 +159,7 @@ impl<T> Taken<T> {
 
 /// One look at all inputs.
 pub struct Snapshot {
+    pub skew: f64,
     pub stamp: Stamp,
     /// In the policy's order of camera slots.
     pub cameras: Vec<Taken<CameraMessage>>,
@@ -181,7 +182,7 @@ impl<T> Limited<T> {
     /// The newest sample, if it is usable at `now`.
     fn look(&self, now: Stamp) -> Result<Taken<T>, NotUsable> {
         let sample = self.input.newest().ok_or(NotUsable::Missing)?;
-        let age = AgeLimit::from_milliseconds(self.max_age_ms.get()).check(sample.stamp, now)?;
+        let age = AgeLimit::from_milliseconds(self.max_age_ms.get()).check(sample.stamp.ok_or(NotUsable::Missing)?, now)?;
         Ok(Taken { input: self.input.clone(), sample, age })
     }
 }
@@ -206,11 +207,18 @@ impl Inputs {
                 cameras.iter().for_each(Taken::mark);
                 joint_states.mark();
                 instruction.mark();
-                Ok(Snapshot { stamp: now, cameras, joint_states, instruction })
+                Ok(Snapshot { skew: 0.0, stamp: now, cameras, joint_states, instruction })
             }
             _ => Err(problems),
         }
     }
+
+    /// The newest joint states, if they are usable at `now`.
+    pub fn measured(&self, now: Stamp) -> Option<Arc<Sample<rmw::JointState>>> {
+        self.joint_states.look(now).ok().map(|taken| taken.sample)
+    }
+
+    pub fn reset(&self, _now: Stamp) {}
 
     /// Names of all inputs.
     pub fn names(&self) -> impl Iterator<Item = &str> {
