@@ -30,8 +30,8 @@ pub struct PolicyThread {
 }
 
 impl PolicyThread {
-    /// Starts it; the policy is warmed up with `instruction`, else with one of its own. It sends [`Event::Opened`] when the policy is ready or refused, and [`Event::Closed`] when a policy that was ready is
-    /// freed.
+    /// Starts it; the policy is warmed up with `instruction`, else with one of its own. It sends [`Event::Opened`] when the policy is ready or
+    /// refused, and [`Event::Closed`] when a policy that was ready is freed.
     pub fn start(options: PolicyOptions, instruction: Option<String>, events: Sender<Event>) -> io::Result<Self> {
         tracing::info!("Opening {}", options.checkpoint.display());
         let (requests, queue) = mpsc::sync_channel(1);
