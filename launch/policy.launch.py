@@ -17,6 +17,7 @@ OVERRIDES = {
     "checkpoint": (str, "Checkpoint folder (LeRobot or openpi's PyTorch conversion)"),
     "backend": (str, "Where chunks are computed: reference (CPU), ttnn (Tenstorrent card) or ttnn_host (the card's graph on the CPU)"),
     "robot": (str, "Robot profile: a name of config/robots or the path of a YAML file"),
+    "autostart": (bool, "Configure and activate at start: true, or false to wait for ~/change_state"),
     "use_sim_time": (bool, "Take the time from /clock: true or false"),
 }
 

@@ -8,9 +8,9 @@ use std::{
 use crate::{
     backend::{self, Backend, BackendError, BackendInfo, BackendOptions},
     checkpoint::{Checkpoint, CheckpointError, Family, OpenOptions},
-    model::{DenoiseRequest, Geometry, StageTimes, noise},
+    model::{Chunk, DenoiseRequest, Geometry, Guidance, ModelInputs, PrefixSchedule, StageTimes, noise},
     observation::{Observation, ObservationError, Pipeline, ResizeKernel},
-    robot::{CommandKind, RobotError, RobotProfile},
+    robot::{ActionColumn, CommandKind, RobotError, RobotProfile},
 };
 
 /// Everything that decides what a policy computes.
@@ -52,7 +52,8 @@ pub struct Policy {
     info: PolicyInfo,
     required_cameras: Vec<String>,
     state_joints: Vec<String>,
-    command_kinds: Vec<CommandKind>,
+    commands: Vec<ActionColumn>,
+    execution_horizon: Option<usize>,
     default_instruction: Option<String>,
     /// Seconds between two rows of a chunk.
     period: f64,
@@ -69,6 +70,8 @@ pub struct PolicyChunk {
     /// Normalised model output `[horizon, action_dim]`.
     pub model_actions: Vec<f32>,
     pub action_dim: usize,
+    /// The state in the policy's units, which relative actions are added to: with `model_actions`, what the next chunk is guided by.
+    pub anchor: Vec<f32>,
     /// Joint names of the robot's commands, and what their values are.
     pub joints: Vec<String>,
     pub kinds: Vec<CommandKind>,
@@ -81,6 +84,23 @@ pub struct PolicyChunk {
     pub times: StageTimes,
     /// Prompt tokens cut off because the model has fewer slots.
     pub dropped_tokens: usize,
+}
+
+/// Real-time chunking: what is still to be executed of the chunk before, and how closely the next one follows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PrefixGuidance {
+    /// Unexecuted rows of [`PolicyChunk::model_actions`], `[rows, action_dim]` with at least one row and at most a chunk's: row 0 was to
+    /// be commanded next when the observation was taken.
+    pub previous: Vec<f32>,
+    /// [`PolicyChunk::anchor`] of the chunk that they are from.
+    pub previous_anchor: Vec<f32>,
+    /// Rows that will be executed while the chunk is computed.
+    pub delay: usize,
+    /// Rows that are guided at all; at most those that there are.
+    pub horizon: usize,
+    pub schedule: PrefixSchedule,
+    /// The most that a step's guidance may weigh (LeRobot: 10); above 0.
+    pub max_weight: f64,
 }
 
 impl Policy {
@@ -98,7 +118,8 @@ impl Policy {
         Ok(Self {
             required_cameras: pipeline.required_cameras().map(str::to_owned).collect(),
             state_joints: profile.state_joints().map(str::to_owned).collect(),
-            command_kinds: profile.actions.iter().map(|column| column.kind).collect(),
+            commands: profile.actions,
+            execution_horizon: profile.execution_horizon,
             default_instruction: profile.default_instruction,
             period: 1.0 / profile.control_rate_hz,
             info: PolicyInfo {
@@ -131,9 +152,19 @@ impl Policy {
         &self.state_joints
     }
 
-    /// What the command of each joint is, in the order of [`PolicyChunk::joints`].
-    pub fn command_kinds(&self) -> &[CommandKind] {
-        &self.command_kinds
+    /// The commanded joints, in the order of [`PolicyChunk::joints`].
+    pub fn commands(&self) -> &[ActionColumn] {
+        &self.commands
+    }
+
+    /// Rows of a chunk to execute before the next one replaces it, when the robot profile says so.
+    pub fn execution_horizon(&self) -> Option<usize> {
+        self.execution_horizon
+    }
+
+    /// Seconds between two rows.
+    pub fn period(&self) -> f64 {
+        self.period
     }
 
     /// The instruction of the robot profile, for when nobody gives one.
@@ -141,20 +172,45 @@ impl Policy {
         self.default_instruction.as_deref()
     }
 
-    /// Computes the next chunk. A refused observation does not advance the chunk counter.
-    pub fn infer(&mut self, observation: &Observation) -> Result<PolicyChunk, PolicyError> {
-        self.infer_at(observation, self.next_index)
+    /// Computes what the first chunks need besides: a whole inference on gray images and the middle state, and another one that is guided
+    /// when `guided` chunks will follow. The chunk counter stays.
+    pub fn warm_up(&mut self, instruction: &str, guided: bool) -> Result<(), PolicyError> {
+        let neutral = self.pipeline.neutral_inputs(instruction)?;
+        let Geometry { horizon, action_dim, .. } = self.info.geometry;
+        let mut kinds = vec![None];
+        if guided {
+            kinds.push(Some(Guidance {
+                previous: vec![0.0; horizon * action_dim],
+                weights: vec![1.0; horizon],
+                max_weight: 1.0,
+            }));
+        }
+        for guidance in kinds {
+            let chunk = self.compute(&neutral.inputs, self.next_index, guidance)?;
+            self.pipeline.robot_actions(&chunk.actions, &neutral.anchor)?;
+        }
+        Ok(())
+    }
+
+    /// Computes the next chunk, guided by the chunk before or freely. A refused observation does not advance the chunk counter.
+    pub fn infer(&mut self, observation: &Observation, guidance: Option<&PrefixGuidance>) -> Result<PolicyChunk, PolicyError> {
+        self.infer_at(observation, self.next_index, guidance)
     }
 
     /// Computes chunk `index` of this policy's seed; the next chunk is `index + 1`.
-    pub fn infer_at(&mut self, observation: &Observation, index: u64) -> Result<PolicyChunk, PolicyError> {
+    pub fn infer_at(
+        &mut self,
+        observation: &Observation,
+        index: u64,
+        guidance: Option<&PrefixGuidance>,
+    ) -> Result<PolicyChunk, PolicyError> {
         let start = Instant::now();
         let prepared = self.pipeline.model_inputs(observation)?;
+        let guidance = guidance.map(|guidance| self.guidance(guidance, &prepared.anchor)).transpose()?;
         let observation_time = start.elapsed();
 
         let Geometry { horizon, action_dim, .. } = self.info.geometry;
-        let request = DenoiseRequest { noise: noise(self.info.seed, index, horizon * action_dim), steps: self.info.steps };
-        let chunk = self.backend.infer(&prepared.inputs, &request)?;
+        let chunk = self.compute(&prepared.inputs, index, guidance)?;
         let actions = self.pipeline.robot_actions(&chunk.actions, &prepared.anchor)?;
         self.next_index = index + 1;
         Ok(PolicyChunk {
@@ -163,6 +219,7 @@ impl Policy {
             horizon,
             model_actions: chunk.actions,
             action_dim,
+            anchor: prepared.anchor,
             joints: actions.joints,
             kinds: actions.kinds,
             actions: actions.rows,
@@ -171,6 +228,20 @@ impl Policy {
             times: chunk.times,
             dropped_tokens: prepared.dropped_tokens,
         })
+    }
+
+    fn guidance(&self, prefix: &PrefixGuidance, anchor: &[f32]) -> Result<Guidance, ObservationError> {
+        let Geometry { horizon, action_dim, .. } = self.info.geometry;
+        let previous = self.pipeline.previous_rows(&prefix.previous, &prefix.previous_anchor, anchor)?;
+        let guided = prefix.horizon.min(prefix.previous.len() / action_dim);
+        let weights = prefix.schedule.prefix_weights(prefix.delay, guided, horizon);
+        Ok(Guidance { previous, weights, max_weight: prefix.max_weight })
+    }
+
+    fn compute(&mut self, inputs: &ModelInputs, index: u64, guidance: Option<Guidance>) -> Result<Chunk, BackendError> {
+        let Geometry { horizon, action_dim, .. } = self.info.geometry;
+        let noise = noise(self.info.seed, index, horizon * action_dim);
+        self.backend.infer(inputs, &DenoiseRequest { noise, steps: self.info.steps, guidance })
     }
 }
 

@@ -1,7 +1,8 @@
 //! Observations to model inputs and chunks back to commands, against LeRobot's processors and openpi's transforms.
 //!
 //! `lerobot_ckpt` and `processor_io.safetensors` are LeRobot 0.6.1's: side files of a checkpoint, and what its pre- and postprocessor
-//! made of an observation and a chunk. `aloha_adapt.json` is made by tools/golden_robots.py.
+//! made of an observation and a chunk. `aloha_adapt.json` is made by tools/golden_robots.py, `rtc_previous.safetensors` by LeRobot in
+//! tools/golden_rtc.py.
 
 mod common;
 
@@ -213,6 +214,49 @@ fn lerobots_relative_actions_are_added_to_the_state_of_the_observation() {
         .map(|(i, &action)| f64::from(if i % 7 == 6 { action } else { action + anchor[i % 14] }))
         .collect();
     assert!(largest_difference(&actions.rows, &expected) <= 1e-6);
+}
+
+#[test]
+fn rows_of_the_chunk_before_move_to_another_state_as_in_lerobots_rollout() {
+    let golden = std::fs::read(data("rtc_previous.safetensors")).unwrap();
+    let golden = SafeTensors::deserialize(&golden).unwrap();
+    let names: Vec<String> = plain_profile(|yaml| yaml).actions.into_iter().map(|column| column.joint).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let pipeline = Pipeline::new(&lerobot_checkpoint(Some(&names)), &plain_profile(|yaml| yaml), None).unwrap();
+    let (old, new) = (floats(&golden, "old_state"), floats(&golden, "new_state"));
+    let model = pad_rows(&floats(&golden, "model"), 14, 32);
+    let moved = pipeline.previous_rows(&model, &old, &new).unwrap();
+
+    // What the robot still executes of the chunk before, and what the next chunk is guided by.
+    let executed = pipeline.robot_actions(&[&model[..], &[0.0; 3 * 32]].concat(), &old).unwrap().rows;
+    let difference = largest_difference(&executed[..7 * 14], &widen(&floats(&golden, "executed")));
+    println!("executed: {difference:e}");
+    assert!(difference <= 1e-6);
+    let mut expected = pad_rows(&floats(&golden, "previous"), 14, 32);
+    for row in expected.chunks_mut(32) {
+        row[14..].fill(0.0);
+    }
+    expected.resize(10 * 32, 0.0);
+    // Values reach 13 here, so the bound is relative.
+    for (value, expected) in widen(&moved).into_iter().zip(widen(&expected)) {
+        assert!((value - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{value} and {expected}");
+    }
+    // Grippers are absolute: no bit of theirs changes. At the same state hardly one of the others does.
+    assert!((0..7).all(|row| moved[row * 32 + 6] == model[row * 32 + 6] && moved[row * 32] != model[row * 32]));
+    let still = pipeline.previous_rows(&model, &old, &old).unwrap();
+    assert!((0..7).all(|row| (0..14).all(|i| (still[row * 32 + i] - model[row * 32 + i]).abs() <= 5e-6)));
+    // The two commands are the same: the moved rows at the new state are the rows at the old one.
+    let again = pipeline.robot_actions(&moved, &new).unwrap().rows;
+    assert!(largest_difference(&again[..7 * 14], &executed[..7 * 14]) <= 1e-6);
+}
+
+#[test]
+fn rows_of_absolute_actions_stay_as_the_model_gave_them() {
+    let pipeline = Pipeline::new(&lerobot_checkpoint(None), &plain_profile(|yaml| yaml), None).unwrap();
+    let model: Vec<f32> = (0..32).map(|i| i as f32 * 0.37 - 4.0).collect();
+    let rows = pipeline.previous_rows(&model, &[1.0; 14], &[-2.0; 14]).unwrap();
+    assert_eq!(rows[..14], model[..14]);
+    assert_eq!(rows[14..], [0.0; 10 * 32 - 14], "columns that the robot does not use, and rows that are not there");
 }
 
 #[test]

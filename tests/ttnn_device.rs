@@ -407,7 +407,7 @@ fn full_size_graph(dispatch: Dispatch) {
             prompt: Prompt { ids: vec![0; 32] },
             state: vec![0.0; geometry.state_dim],
         };
-        let request = DenoiseRequest { noise: vec![0.0; geometry.horizon * geometry.action_dim], steps: 10 };
+        let request = DenoiseRequest { noise: vec![0.0; geometry.horizon * geometry.action_dim], steps: 10, guidance: None };
         for round in 0..2 {
             let start = Instant::now();
             let chunk = resident.infer(&inputs, &request).unwrap_or_else(|error| panic!("{cameras} cameras: {error}"));

@@ -32,7 +32,8 @@ cat >"$demo/params.yaml" <<EOF
   ros__parameters:
     checkpoint: $PWD/$demo/checkpoint
     robot: aloha_sim
-    inference: {rate_hz: 2.0}
+    # The recorded robot does not follow the commands.
+    max_drift: 0.0
     cameras: {base_0_rgb: {transport: compressed}}
 EOF
 

@@ -44,10 +44,18 @@ pub fn inputs(geometry: &Geometry, inputs: &ModelInputs) -> Result<(), BackendEr
     }
 }
 
-/// Sizes and values of the state and the noise, and a number of steps.
+/// Sizes and values of the state, the noise and the guidance, and a number of steps.
 pub fn request(geometry: &Geometry, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<(), BackendError> {
     values(|| "The state".into(), &inputs.state, geometry.state_dim)?;
-    values(|| "The noise".into(), &request.noise, geometry.horizon * geometry.action_dim)?;
+    let chunk = geometry.horizon * geometry.action_dim;
+    values(|| "The noise".into(), &request.noise, chunk)?;
+    if let Some(guidance) = &request.guidance {
+        values(|| "The chunk before".into(), &guidance.previous, chunk)?;
+        values(|| "The guidance's weight of rows".into(), &guidance.weights, geometry.horizon)?;
+        if !(guidance.max_weight.is_finite() && guidance.max_weight > 0.0) {
+            return Err(BackendError::GuidanceWeight(guidance.max_weight));
+        }
+    }
     if request.steps == 0 { Err(BackendError::NoSteps) } else { Ok(()) }
 }
 

@@ -112,4 +112,13 @@ pub enum BackendError {
     Runtime(#[from] ttnn::runtime::RuntimeError),
     #[error("Zero denoise steps were asked for. Ask for at least one")]
     NoSteps,
+    #[error("The maximum guidance weight is {0}. It must be above 0 and finite")]
+    GuidanceWeight(f64),
+}
+
+impl BackendError {
+    /// Whether the device does not answer any more, so that nothing can be computed until it is reset.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Runtime(ttnn::runtime::RuntimeError::Lost(_)))
+    }
 }

@@ -131,7 +131,11 @@ fn measure(args: &Args) -> Result<Outcome, CliError> {
     let mut times = Vec::new();
     for index in 0..=args.runs {
         let inputs = inputs(&geometry, args.cameras, tokens, index as u64);
-        let request = DenoiseRequest { noise: noise(0, index as u64, geometry.horizon * geometry.action_dim), steps: args.steps };
+        let request = DenoiseRequest {
+            noise: noise(0, index as u64, geometry.horizon * geometry.action_dim),
+            steps: args.steps,
+            guidance: None,
+        };
         let start = Instant::now();
         let chunk = model.infer(&inputs, &request)?;
         let total = start.elapsed().as_secs_f64();

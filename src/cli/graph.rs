@@ -61,7 +61,7 @@ pub fn record(workload: Workload, device: DeviceInfo) -> Result<Recording, CliEr
         prompt: Prompt { ids: vec![0; tokens] },
         state: vec![0.0; geometry.state_dim],
     };
-    let request = DenoiseRequest { noise: vec![0.0; geometry.horizon * geometry.action_dim], steps };
+    let request = DenoiseRequest { noise: vec![0.0; geometry.horizon * geometry.action_dim], steps, guidance: None };
     resident.infer(&inputs, &request)?;
     Ok(resident.runtime().recording(workload))
 }

@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> Result<ExitCode, CliError> {
         tracing::warn!("The weights are SYNTHETIC: these actions mean nothing");
     }
     let observation = observation(args, &policy)?;
-    let chunk = policy.infer_at(&observation, args.index)?;
+    let chunk = policy.infer_at(&observation, args.index, None)?;
     if chunk.dropped_tokens > 0 {
         tracing::warn!("The instruction is too long for the model: {} tokens were cut off", chunk.dropped_tokens);
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::LimitError;
+
 /// Two rows closer than this are not control steps of a robot.
 const SHORTEST_PERIOD: f64 = 1e-4;
 /// Two rows further apart than this are not control steps of a robot.
@@ -29,6 +31,41 @@ pub enum ChunkError {
     ModelNotFinite { row: usize, column: usize, value: f32 },
     #[error("The period between two rows is {0} s and must be between {SHORTEST_PERIOD} s and {LONGEST_PERIOD} s")]
     Period(f64),
+    #[error("The chunk has {found} rows and the policy's horizon is {expected}")]
+    Horizon { found: usize, expected: usize },
+    #[error("The chunk commands {found} joints and the robot has {expected}")]
+    Joints { found: usize, expected: usize },
+    #[error("The model's output has {found} values and {rows} rows of {action_dim} need {}", rows * action_dim)]
+    ModelWidth { found: usize, rows: usize, action_dim: usize },
+    #[error("The chunk has a row every {found} s and the robot takes one every {expected} s")]
+    OtherPeriod { found: f64, expected: f64 },
+    #[error("The chunk came when all of its {rows} rows had passed. The inference takes longer than a chunk lasts")]
+    Past { rows: usize },
+    #[error("The chunk begins {ahead:.1} s from now. Was the clock set back?")]
+    Future { ahead: f64 },
+    #[error("The chunk took {took:.2} s and the deadline is {deadline} s")]
+    Deadline { took: f64, deadline: f64 },
+    #[error("The chunk was asked for before the robot was stopped, the clock jumped or the instruction changed")]
+    Stale,
+    #[error(transparent)]
+    Units(LimitError),
+}
+
+impl ChunkError {
+    /// The cause in one word, for counters.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Width { .. } | Self::Horizon { .. } | Self::Joints { .. } | Self::ModelWidth { .. } => "width",
+            Self::NotFinite { .. } | Self::ModelNotFinite { .. } => "not_finite",
+            Self::Period(_) | Self::OtherPeriod { .. } => "period",
+            Self::Past { .. } => "past",
+            Self::Future { .. } => "future",
+            Self::Deadline { .. } => "deadline",
+            Self::Stale => "stale",
+            Self::Units(_) => "units",
+        }
+    }
 }
 
 impl CommandRows {
@@ -68,6 +105,15 @@ impl CommandRows {
             .chunks_exact(self.joints)
             .enumerate()
             .map(|(row, values)| (Duration::from_secs_f64(row as f64 * self.period), values))
+    }
+
+    pub fn joints(&self) -> usize {
+        self.joints
+    }
+
+    /// `[rows, joints]`, row-major.
+    pub fn values(&self) -> &[f64] {
+        &self.values
     }
 
     /// `[rows, joints]`, row-major.

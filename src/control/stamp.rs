@@ -48,6 +48,14 @@ mod tests {
     }
 
     #[test]
+    fn a_later_point_is_so_many_seconds_later_and_saturates() {
+        let stamp = Stamp::from_nanoseconds(1_000_000_007);
+        assert_eq!(stamp.after(0.02), Stamp::from_nanoseconds(1_020_000_007));
+        assert_eq!(stamp.after(-2.0), Stamp::from_nanoseconds(-999_999_993));
+        assert_eq!(stamp.after(f64::INFINITY), Stamp::from_nanoseconds(i64::MAX));
+    }
+
+    #[test]
     fn seconds_beyond_the_message_saturate() {
         assert_eq!(Stamp::from_nanoseconds(i64::MAX).to_ros().0, i32::MAX);
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Guidance;
+
 /// One camera slot of the model, in the checkpoint's order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Camera {
@@ -35,6 +37,8 @@ pub struct DenoiseRequest {
     pub noise: Vec<f32>,
     /// Euler steps from t = 1 to t = 0 (10 in the published model).
     pub steps: usize,
+    /// Real-time chunking: what the chunk is guided by; `None` computes it freely.
+    pub guidance: Option<Guidance>,
 }
 
 /// Wall time of each stage of one inference.

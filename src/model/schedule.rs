@@ -21,9 +21,14 @@ impl EulerSchedule {
         -1.0 / self.steps as f64
     }
 
-    /// Time of step `k`: `1 + k dt` in float64, then rounded, as LeRobot does. Adding dt up in float32 drifts by 1e-6.
+    /// Time of step `k`: `1 + k dt`.
+    pub fn exact_time(&self, k: usize) -> f64 {
+        1.0 + k as f64 * self.dt()
+    }
+
+    /// Time of step `k`, computed in float64 and then rounded, as LeRobot does. Adding dt up in float32 drifts by 1e-6.
     pub fn time(&self, k: usize) -> f32 {
-        (1.0 + k as f64 * self.dt()) as f32
+        self.exact_time(k) as f32
     }
 }
 

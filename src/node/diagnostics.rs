@@ -1,63 +1,52 @@
-//! `/diagnostics`: one status per input and one for the inference.
+//! What `/diagnostics` tells of a configured policy: one status per input and one for the inference.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use rclrs::{NodeState, RclrsError};
-use ros_env::{
-    diagnostic_msgs::msg::{DiagnosticArray, DiagnosticStatus, KeyValue},
-    std_msgs::msg::Header,
-};
+use rclrs::NodeState;
+use ros_env::diagnostic_msgs::msg::{DiagnosticStatus, KeyValue};
 
 use super::{
+    control_health,
     inference::{InferenceStatus, Problem, Shared},
     inputs::{Input, Inputs},
-    outputs::{Outputs, time_message},
 };
-use crate::control::{NotUsable, Stamp};
+use crate::control::{LimitCounts, NotUsable, Stamp};
 
 /// A card compiles and captures for a new prompt length in less than this.
 const GIVEN_UP: Duration = Duration::from_secs(30);
 
 /// Makes the report of every second.
 pub struct Reporter {
-    /// Full name of the node without the leading slash.
     node: String,
     device: String,
     inputs: Arc<Inputs>,
     /// Resolved topic of each input, in the order of [`Inputs::names`].
     topics: Vec<String>,
     shared: Shared,
-    outputs: Outputs,
     before: InferenceStatus,
+    limits_before: LimitCounts,
     reported: Instant,
 }
 
 impl Reporter {
-    pub fn new(
-        node: &NodeState,
-        device: String,
-        inputs: Arc<Inputs>,
-        topics: Vec<String>,
-        shared: Shared,
-        outputs: Outputs,
-    ) -> Self {
+    pub fn new(node: &NodeState, device: String, inputs: Arc<Inputs>, topics: Vec<String>, shared: Shared) -> Self {
         Self {
-            node: node.fully_qualified_name().trim_start_matches('/').to_owned(),
+            node: node_name(node),
             device,
             inputs,
             topics,
             shared,
-            outputs,
             before: InferenceStatus::default(),
+            limits_before: LimitCounts::default(),
             reported: Instant::now(),
         }
     }
 
-    /// Publishes the state at `now`.
-    pub fn publish(&mut self, now: Stamp) -> Result<(), RclrsError> {
+    /// The state at `now` of a node that is active or not.
+    pub fn report(&mut self, now: Stamp, active: bool) -> Vec<DiagnosticStatus> {
         let instant = Instant::now();
         let inputs = &self.inputs;
         let mut topics = self.topics.iter();
@@ -69,11 +58,18 @@ impl Reporter {
         status.push(self.input(&joint_states.input, topics.next(), joint_states.check(now), instant));
         status.push(self.input(&inputs.instruction.input, topics.next(), inputs.instruction.check(now), instant));
         let inference = self.shared.status().clone();
-        status.push(self.inference(&inference, now, instant));
+        status.push(self.inference(&inference, now, instant, active));
         self.before = inference;
+        let mut control = self.shared.control();
+        let (level, message, values) = control_health::control(&mut control);
+        status.push(self.status("control", level, message, values));
+        let limits = control.status.as_ref().map(|status| status.limits.clone()).unwrap_or_default();
+        drop(control);
+        let (level, message, values) = control_health::limits(&limits, &self.limits_before);
+        status.push(self.status("limits", level, message, values));
+        self.limits_before = limits;
         self.reported = instant;
-        self.outputs
-            .publish_diagnostics(DiagnosticArray { header: Header { stamp: time_message(now), ..Default::default() }, status })
+        status
     }
 
     fn input<T>(&self, input: &Input<T>, topic: Option<&String>, age: Result<f64, NotUsable>, now: Instant) -> DiagnosticStatus {
@@ -104,14 +100,14 @@ impl Reporter {
         self.status(input.name(), level, message, values)
     }
 
-    fn inference(&self, status: &InferenceStatus, clock: Stamp, now: Instant) -> DiagnosticStatus {
-        let overruns = status.overruns - self.before.overruns;
+    fn inference(&self, status: &InferenceStatus, clock: Stamp, now: Instant, active: bool) -> DiagnosticStatus {
         let overdue = status.overdue(now).map(|elapsed| {
             let level = if elapsed < GIVEN_UP { DiagnosticStatus::WARN } else { DiagnosticStatus::ERROR };
             let seconds = elapsed.as_secs_f64();
             (level, format!("The inference runs for {seconds:.1} s already: it prepares for a new prompt length, or the backend does not answer"))
         });
         let (level, message) = match &status.problem {
+            _ if !active => (DiagnosticStatus::OK, "Inactive".to_owned()),
             _ if let Some(overdue) = overdue => overdue,
             // Only simulated time begins at zero.
             _ if clock == Stamp::from_nanoseconds(0) => {
@@ -119,11 +115,8 @@ impl Reporter {
             }
             Some(Problem::Waiting(inputs)) => (DiagnosticStatus::WARN, format!("Waiting for inputs. {inputs}")),
             Some(Problem::Failed(error)) => (DiagnosticStatus::ERROR, error.clone()),
-            None if overruns > 0 => {
-                (DiagnosticStatus::WARN, format!("{overruns} ticks found the inference still running. Lower inference.rate_hz"))
-            }
             None if status.chunks == 0 => match status.running {
-                Some((started, _)) => {
+                Some(started) => {
                     let seconds = now.saturating_duration_since(started).as_secs_f64();
                     (DiagnosticStatus::OK, format!("The first inference runs for {seconds:.1} s"))
                 }
@@ -135,7 +128,6 @@ impl Reporter {
         let mut values = vec![
             value("chunks", status.chunks),
             value("frequency_hz", format_args!("{:.2}", (status.chunks - self.before.chunks) as f64 / seconds)),
-            value("overruns", status.overruns),
             value("waiting", status.waiting),
             value("refused_observations", status.refused_observations),
             value("refused_chunks", status.refused_chunks),
@@ -160,11 +152,17 @@ impl Reporter {
     }
 }
 
-fn value(key: &str, value: impl ToString) -> KeyValue {
+/// Full name of the node without the leading slash: what the names of its statuses begin with.
+pub fn node_name(node: &NodeState) -> String {
+    node.fully_qualified_name().trim_start_matches('/').to_owned()
+}
+
+/// A value of a status.
+pub fn value(key: &str, value: impl ToString) -> KeyValue {
     KeyValue { key: key.to_owned(), value: value.to_string() }
 }
 
-fn milliseconds(seconds: f64) -> String {
+pub fn milliseconds(seconds: f64) -> String {
     format!("{:.1}", seconds * 1e3)
 }
 

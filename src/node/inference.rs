@@ -1,30 +1,30 @@
-//! The inference thread and the timer tick that feeds it.
+//! The inference thread: turns what the control thread asks for into chunks.
 //!
-//! The tick never waits: while an inference runs, or an input has no usable sample, it counts and returns. The thread owns the policy and
-//! holds no ROS entities, so that a node which is told to end does not wait for it.
+//! It owns the policy and holds no ROS entities, so that a node which is told to end does not wait for it.
 
 use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender},
+        mpsc::{Receiver, RecvTimeoutError, Sender},
     },
     time::{Duration, Instant},
 };
 
-use rclrs::Clock;
 use ros_env::sensor_msgs::msg::rmw::JointState;
 
 use super::{
-    inputs::{CameraMessage, Inputs, Snapshot, Taken},
+    control::Message,
+    inputs::{CameraMessage, Snapshot, Taken},
     log::{Change, ChangeLog},
-    outputs::{Finished, Outputs},
+    meter::Lateness,
+    outputs::Finished,
 };
 use crate::{
-    control::{ChunkError, CommandRows, NotUsable, Stamp},
+    control::{ChunkError, CommandRows, ComputedChunk, ControlStatus, Ticket},
     observation::{CompressedImageView, ImageView, JointSelector, Observation, ObservationError, RgbImage},
-    policy::{Policy, PolicyChunk, PolicyError},
+    policy::{Policy, PolicyChunk, PolicyError, PrefixGuidance},
 };
 
 /// One line a second and cause is what a console bears.
@@ -33,15 +33,30 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the idle inference thread looks whether it is to end.
 const END_POLL: Duration = Duration::from_millis(100);
 
-/// Why a tick produced no chunk.
+/// What the control thread asks for.
+pub struct Request {
+    pub snapshot: Snapshot,
+    pub ticket: Ticket,
+    /// What the chunk is to be guided by.
+    pub guidance: Option<PrefixGuidance>,
+    pub answer: Sender<Message>,
+}
+
+/// What came of a request.
+pub struct Computed {
+    pub ticket: Ticket,
+    pub result: Result<(Finished, ComputedChunk, LastChunk), InferenceError>,
+}
+
+/// Why a request produced no chunk, or none that may be executed.
 #[derive(Debug, thiserror::Error)]
 pub enum InferenceError {
     #[error("Input {input} was refused: {source}")]
     Input { input: String, source: Box<ObservationError> },
     #[error("No chunk was computed: {0}")]
     Policy(#[from] PolicyError),
-    #[error("The chunk was refused and nothing of it published: {0}")]
-    Chunk(#[from] ChunkError),
+    #[error("The chunk was refused and nothing of it is commanded: {0}")]
+    Refused(#[from] ChunkError),
     #[error("The chunk could not be published: {0}")]
     Publish(#[from] rclrs::RclrsError),
 }
@@ -50,33 +65,50 @@ pub enum InferenceError {
 #[derive(Clone, Debug, Default)]
 pub struct InferenceStatus {
     pub chunks: u64,
-    /// Ticks that found the inference before them still running.
-    pub overruns: u64,
-    /// Ticks that found an input without a usable sample.
+    /// Inferences that found an input without a usable sample.
     pub waiting: u64,
     pub refused_observations: u64,
     pub refused_chunks: u64,
     /// Why there is no chunk now; `None` after a chunk.
     pub problem: Option<Problem>,
     pub last: Option<LastChunk>,
-    /// The inference that runs now: when it began, and the overruns until then.
-    pub running: Option<(Instant, u64)>,
+    /// When the inference that runs now began.
+    pub running: Option<Instant>,
 }
 
 /// An inference takes this many times as long as the one before when the backend is taken to have stopped answering.
 const OVERDUE: u32 = 4;
+/// Shorter than this nothing is overdue.
+const NEVER_OVERDUE: Duration = Duration::from_millis(200);
 
 impl InferenceStatus {
     /// How long the running inference takes already, when that is too long to be true: a card that is lost in the middle of a chunk
     /// may never answer.
     pub fn overdue(&self, now: Instant) -> Option<Duration> {
-        let ((started, overruns), last) = (self.running?, self.last.as_ref()?);
-        let elapsed = now.saturating_duration_since(started);
-        (self.overruns >= overruns + 2 && elapsed > OVERDUE * last.total).then_some(elapsed)
+        let elapsed = now.saturating_duration_since(self.running?);
+        (elapsed > NEVER_OVERDUE.max(OVERDUE * self.last.as_ref()?.total)).then_some(elapsed)
+    }
+
+    /// The running inference came to an end, with `problem` when it is an error.
+    pub fn ended(&mut self, result: Result<LastChunk, InferenceError>, problem: Option<String>) {
+        self.running = None;
+        self.problem = problem.map(Problem::Failed);
+        match result {
+            Ok(last) => {
+                self.chunks += 1;
+                self.last = Some(last);
+            }
+            Err(
+                InferenceError::Refused(_)
+                | InferenceError::Publish(_)
+                | InferenceError::Policy(PolicyError::Observation(ObservationError::ActionNotFinite { .. })),
+            ) => self.refused_chunks += 1,
+            Err(InferenceError::Input { .. } | InferenceError::Policy(_)) => self.refused_observations += 1,
+        }
     }
 }
 
-/// What keeps the node from publishing chunks.
+/// What keeps the node from having a chunk.
 #[derive(Clone, Debug)]
 pub enum Problem {
     /// Inputs without a usable sample.
@@ -96,12 +128,20 @@ pub struct LastChunk {
     pub dropped_tokens: usize,
 }
 
-/// What the tick and the thread share.
+/// The control thread's report to the diagnostics.
+#[derive(Default)]
+pub struct ControlReport {
+    /// `None` before the first control step.
+    pub status: Option<ControlStatus>,
+    pub lateness: Lateness,
+}
+
+/// What the threads share with the diagnostics.
 #[derive(Clone, Default)]
 pub struct Shared {
-    busy: Arc<AtomicBool>,
     ending: Arc<AtomicBool>,
     status: Arc<Mutex<InferenceStatus>>,
+    control: Arc<Mutex<ControlReport>>,
 }
 
 impl Shared {
@@ -113,89 +153,29 @@ impl Shared {
     pub fn status(&self) -> MutexGuard<'_, InferenceStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// The timer's side.
-pub struct Dispatcher {
-    inputs: Arc<Inputs>,
-    shared: Shared,
-    requests: SyncSender<Snapshot>,
-    log: ChangeLog,
-}
-
-impl Dispatcher {
-    pub fn new(inputs: Arc<Inputs>, shared: Shared, requests: SyncSender<Snapshot>) -> Self {
-        Self { inputs, shared, requests, log: ChangeLog::new(LOG_INTERVAL, Instant::now()) }
-    }
-
-    /// Starts an inference on the newest samples, if none is running and every input has one.
-    pub fn tick(&mut self, now: Stamp) {
-        if self.shared.busy.load(Ordering::Acquire) {
-            self.shared.status().overruns += 1;
-            return;
-        }
-        match self.inputs.snapshot(now) {
-            Ok(snapshot) => {
-                self.tell(&BTreeMap::new());
-                // The inference may take a while, and until it has ended nothing else would say that the inputs are there.
-                let mut status = self.shared.status();
-                status.problem.take_if(|problem| matches!(problem, Problem::Waiting(_)));
-                status.running = Some((Instant::now(), status.overruns));
-                drop(status);
-                self.shared.busy.store(true, Ordering::Release);
-                // An error means that the thread has ended, which ends the node elsewhere.
-                let _ = self.requests.send(snapshot);
-            }
-            Err(problems) => {
-                let problems = problems.into_iter().collect();
-                self.tell(&problems);
-                let mut status = self.shared.status();
-                status.waiting += 1;
-                let problems: Vec<_> = problems.iter().map(|(input, problem)| format!("{input}: {problem}")).collect();
-                status.problem = Some(Problem::Waiting(problems.join("; ")));
-            }
-        }
-    }
-
-    /// One line when an input is lost and one when it is back.
-    fn tell(&mut self, problems: &BTreeMap<String, NotUsable>) {
-        let now = Instant::now();
-        for input in self.inputs.names() {
-            let problem = problems.get(input);
-            let kind = problem.map(|problem| match problem {
-                NotUsable::Missing => "missing",
-                NotUsable::Stale { .. } => "stale",
-                NotUsable::Future { .. } => "future",
-                NotUsable::Unstamped => "unstamped",
-            });
-            match (self.log.observe(input, kind, now), problem) {
-                (Some(_), Some(problem)) => tracing::warn!("Input {input}: {problem}. No inference until it is back"),
-                (Some(_), None) => tracing::info!("Input {input} is usable again"),
-                (None, _) => {}
-            }
-        }
+    pub fn control(&self) -> MutexGuard<'_, ControlReport> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The thread's side.
+/// What the inference thread works with.
 pub struct Worker {
     pub policy: Policy,
-    pub outputs: Outputs,
-    pub clock: Clock,
     pub shared: Shared,
 }
 
 impl Worker {
     /// Answers requests until it is told to end or the other side is dropped.
-    pub fn run(mut self, requests: &Receiver<Snapshot>) {
+    pub fn run(mut self, requests: &Receiver<Request>) {
         let joints = JointSelector::new(self.policy.state_joints());
         let mut log = ChangeLog::new(LOG_INTERVAL, Instant::now());
         while !self.shared.ending.load(Ordering::Acquire) {
             match requests.recv_timeout(END_POLL) {
-                Ok(snapshot) => {
-                    let result = self.infer(&joints, &mut log, snapshot);
-                    self.record(&mut log, result);
-                    self.shared.busy.store(false, Ordering::Release);
+                Ok(Request { snapshot, ticket, guidance, answer }) => {
+                    let result = self.infer(&joints, &mut log, snapshot, guidance.as_ref());
+                    // Nobody waits any more when the node is on its way out.
+                    let _ = answer.send(Message::Computed(Box::new(Computed { ticket, result })));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -203,16 +183,28 @@ impl Worker {
         }
     }
 
-    fn infer(&mut self, joints: &JointSelector, log: &mut ChangeLog, snapshot: Snapshot) -> Result<LastChunk, InferenceError> {
+    fn infer(
+        &mut self,
+        joints: &JointSelector,
+        log: &mut ChangeLog,
+        snapshot: Snapshot,
+        guidance: Option<&PrefixGuidance>,
+    ) -> Result<(Finished, ComputedChunk, LastChunk), InferenceError> {
         let started = Instant::now();
         let observation = observe(joints, &snapshot)?;
         let decoded = started.elapsed();
-        let mut chunk = self.policy.infer(&observation)?;
+        let mut chunk = self.policy.infer(&observation, guidance)?;
         CommandRows::check_model_output(&chunk.model_actions, chunk.action_dim)?;
         let rows = CommandRows::check(&chunk.joints, chunk.horizon, chunk.period, std::mem::take(&mut chunk.actions))?;
         tell_truncation(log, &observation.instruction, chunk.dropped_tokens);
         let (observation_time, total_time) = (decoded + chunk.observation_time, started.elapsed());
         let last = last_chunk(&chunk, observation_time, total_time);
+        let computed = ComputedChunk {
+            rows: rows.clone(),
+            model_actions: chunk.model_actions.clone(),
+            action_dim: chunk.action_dim,
+            anchor: std::mem::take(&mut chunk.anchor),
+        };
         let finished = Finished {
             chunk,
             rows,
@@ -220,35 +212,11 @@ impl Worker {
             instruction: observation.instruction,
             observed: snapshot.stamp,
             input_ages: input_ages(&snapshot),
+            input_skew: snapshot.skew,
             observation_time,
             total_time,
         };
-        self.outputs.publish(finished, Stamp::from_nanoseconds(self.clock.now().nsec))?;
-        Ok(last)
-    }
-
-    fn record(&self, log: &mut ChangeLog, result: Result<LastChunk, InferenceError>) {
-        let problem = result.as_ref().err().map(InferenceError::to_string);
-        match (log.observe("inference", problem.as_deref(), Instant::now()), &problem) {
-            (Some(Change::Problem), Some(problem)) => tracing::warn!("{problem}"),
-            (Some(Change::Recovered), _) => tracing::info!("Inference succeeds again"),
-            _ => {}
-        }
-        let mut status = self.shared.status();
-        status.running = None;
-        status.problem = problem.map(Problem::Failed);
-        match result {
-            Ok(last) => {
-                status.chunks += 1;
-                status.last = Some(last);
-            }
-            Err(
-                InferenceError::Chunk(_)
-                | InferenceError::Publish(_)
-                | InferenceError::Policy(PolicyError::Observation(ObservationError::ActionNotFinite { .. })),
-            ) => status.refused_chunks += 1,
-            Err(InferenceError::Input { .. } | InferenceError::Policy(_)) => status.refused_observations += 1,
-        }
+        Ok((finished, computed, last))
     }
 }
 
@@ -332,7 +300,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backend_that_stops_answering_is_noticed_after_two_periods() {
+    fn a_backend_that_stops_answering_is_noticed_when_it_takes_four_times_as_long_as_before() {
         let start = Instant::now();
         let after = |milliseconds| start + Duration::from_millis(milliseconds);
         let last = LastChunk {
@@ -343,9 +311,7 @@ mod tests {
             total: Duration::from_millis(60),
             dropped_tokens: 0,
         };
-        let mut status = InferenceStatus { overruns: 7, running: Some((start, 7)), last: Some(last), ..Default::default() };
-        assert_eq!(status.overdue(after(5000)), None, "no period has passed");
-        status.overruns = 9;
+        let mut status = InferenceStatus { running: Some(start), last: Some(last), ..Default::default() };
         assert_eq!(status.overdue(after(200)), None, "an inference may be a little slow");
         assert_eq!(status.overdue(after(400)), Some(Duration::from_millis(400)));
         status.last = None;

@@ -4,7 +4,7 @@
 //! so that an inference which outlives the node keeps none of them alive.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
     time::Instant,
 };
 
@@ -12,6 +12,7 @@ use rclrs::{MandatoryParameter, MessageInfo};
 use ros_env::sensor_msgs::msg::rmw;
 
 use super::{
+    control::Message,
     instruction::{self, InstructionError},
     meter::{Meter, Report},
 };
@@ -226,11 +227,13 @@ fn note<T>(taken: Result<T, NotUsable>, name: &str, problems: &mut Vec<(String, 
 /// The instruction in force: the newest of the topic and the parameter. It does not grow stale.
 pub struct Instruction {
     pub input: Arc<Input<String>>,
+    /// The control thread, which is told of another text.
+    changes: Sender<Message>,
 }
 
 impl Instruction {
-    pub fn new() -> Self {
-        Self { input: Arc::new(Input::new("instruction")) }
+    pub fn new(changes: Sender<Message>) -> Self {
+        Self { input: Arc::new(Input::new("instruction")), changes }
     }
 
     /// Makes a text that arrived at `now` the instruction, or refuses it and keeps the instruction before.
@@ -238,8 +241,13 @@ impl Instruction {
         let entered = Instant::now();
         match instruction::check(bytes) {
             Ok(text) => {
+                let known = self.input.newest();
                 self.input.store(entered, Sample { stamp: Some(now), message: text.to_owned() }, info);
                 self.input.accept();
+                if known.is_none_or(|known| known.message != text) {
+                    // An error means that the control thread has ended.
+                    let _ = self.changes.send(Message::InstructionChanged);
+                }
                 Ok(())
             }
             Err(error) => {

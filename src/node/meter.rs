@@ -69,6 +69,26 @@ impl Meter {
     }
 }
 
+/// How late control steps were since the report before.
+#[derive(Debug, Default)]
+pub struct Lateness(Vec<Duration>);
+
+impl Lateness {
+    /// Records a control step that began `seconds` after it was due.
+    pub fn record(&mut self, seconds: f64) {
+        if self.0.len() < DURATIONS_KEPT {
+            self.0.push(Duration::from_secs_f64(seconds.max(0.0)));
+        }
+    }
+
+    /// Median, 99th percentile and largest since the last report; `None` when there was no control step.
+    pub fn report(&mut self) -> Option<(Duration, Duration, Duration)> {
+        let mut times = std::mem::take(&mut self.0);
+        let (median, p99) = median_and_p99(&mut times)?;
+        Some((median, p99, *times.last()?))
+    }
+}
+
 fn median_and_p99(durations: &mut [Duration]) -> Option<(Duration, Duration)> {
     durations.sort_unstable();
     let at = |quantile: f64| durations.get(((durations.len() as f64 * quantile).ceil() as usize).saturating_sub(1)).copied();
@@ -111,6 +131,15 @@ mod tests {
         }
         assert_eq!(meter.report(start + Duration::from_millis(500)).frequency, 30.0);
         assert_eq!(meter.report(start + Duration::from_millis(1500)).frequency, 0.0);
+    }
+
+    #[test]
+    fn lateness_is_reported_once_as_median_99th_percentile_and_largest() {
+        let mut lateness = Lateness::default();
+        (1..=200).rev().for_each(|milliseconds| lateness.record(f64::from(milliseconds) * 1e-3));
+        let [median, p99, largest] = [100, 198, 200].map(Duration::from_millis);
+        assert_eq!(lateness.report(), Some((median, p99, largest)));
+        assert_eq!(lateness.report(), None);
     }
 
     #[test]

@@ -5,10 +5,10 @@
 use std::{path::PathBuf, sync::Arc};
 
 use rclrs::{
-    DeclarationError, MandatoryParameter, NodeState, ParameterRange, ParameterVariant, QoSDurabilityPolicy, ReadOnlyParameter,
+    DeclarationError, MandatoryParameter, NodeState, ParameterBuilder, ParameterRange, ParameterVariant, QoSDurabilityPolicy, ReadOnlyParameter,
 };
 
-use super::instruction;
+use super::{control_parameters::ControlParameters, instruction};
 use crate::{
     backend::{BackendKind, BackendOptions},
     observation::ResizeKernel,
@@ -16,22 +16,26 @@ use crate::{
     robot::{self, RobotError},
 };
 
+/// A text that is set once.
+pub type TextParameter = ReadOnlyParameter<Arc<str>>;
+
 /// The parameters that every policy has.
 pub struct Parameters {
-    checkpoint: ReadOnlyParameter<Arc<str>>,
-    robot: ReadOnlyParameter<Arc<str>>,
-    backend: ReadOnlyParameter<Arc<str>>,
-    tokenizer: ReadOnlyParameter<Arc<str>>,
-    norm_stats: ReadOnlyParameter<Arc<str>>,
-    resize: ReadOnlyParameter<Arc<str>>,
+    autostart: ReadOnlyParameter<bool>,
+    checkpoint: TextParameter,
+    robot: TextParameter,
+    backend: TextParameter,
+    tokenizer: TextParameter,
+    norm_stats: TextParameter,
+    resize: TextParameter,
     seed: ReadOnlyParameter<i64>,
     denoise_steps: ReadOnlyParameter<i64>,
     threads: ReadOnlyParameter<i64>,
-    weight_cache: ReadOnlyParameter<Arc<str>>,
+    weight_cache: TextParameter,
     trace: ReadOnlyParameter<bool>,
-    pub rate_hz: MandatoryParameter<f64>,
+    pub control: ControlParameters,
     pub default_instruction: MandatoryParameter<Arc<str>>,
-    instruction_durability: ReadOnlyParameter<Arc<str>>,
+    instruction_durability: TextParameter,
 }
 
 /// Why the node did not accept its parameters.
@@ -62,13 +66,14 @@ pub enum Transport {
 
 /// The parameters of one camera slot. Declared when the checkpoint has told which slots there are.
 pub struct CameraParameters {
-    pub transport: ReadOnlyParameter<Arc<str>>,
+    pub transport: TextParameter,
     pub max_age_ms: MandatoryParameter<f64>,
 }
 
 impl Parameters {
     pub fn declare(node: &NodeState) -> Result<Self, ParameterError> {
         Ok(Self {
+            autostart: boolean(node, "autostart", true, "Configure and activate at start. false: wait for ~/change_state.")?,
             checkpoint: Text::new("checkpoint", "Folder of the checkpoint: LeRobot or openpi's PyTorch conversion.")
                 .checked("a path, required", not_empty)
                 .read_only(node)?,
@@ -99,13 +104,7 @@ impl Parameters {
                 .noted("a path, or empty: pi0_tt in the user's cache folder")
                 .read_only(node)?,
             trace: boolean(node, "trace", true, "Replay captured traces on the card. false: op by op, for bring-up and simulators.")?,
-            rate_hz: number(
-                node,
-                "inference.rate_hz",
-                1.0,
-                (0.01, 200.0),
-                "How often an inference is started. A tick that finds the one before still running is skipped and counted.",
-            )?,
+            control: ControlParameters::declare(node)?,
             default_instruction: Text::new(
                 "instruction.default",
                 "Instruction until one arrives on ~/instruction; the newest of the two counts.",
@@ -125,9 +124,14 @@ impl Parameters {
         })
     }
 
+    /// Whether the node configures and activates itself.
+    pub fn autostart(&self) -> bool {
+        self.autostart.get()
+    }
+
     /// Everything that decides what the policy computes.
     pub fn policy_options(&self) -> Result<PolicyOptions, ParameterError> {
-        let path = |parameter: &ReadOnlyParameter<Arc<str>>| {
+        let path = |parameter: &TextParameter| {
             Some(PathBuf::from(&*parameter.get())).filter(|path| !path.as_os_str().is_empty())
         };
         // The casts keep the value: the ranges above begin at 0.
@@ -189,7 +193,7 @@ pub fn max_age(node: &NodeState, name: &str, default: f64) -> Result<MandatoryPa
 }
 
 /// A value that a text parameter chooses from a few words.
-trait Choice: Copy + 'static {
+pub(super) trait Choice: Copy + 'static {
     const CHOICES: &'static [(&'static str, Self)];
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -225,7 +229,7 @@ impl Choice for Transport {
     const CHOICES: &'static [(&'static str, Self)] = &[("raw", Self::Raw), ("compressed", Self::Compressed)];
 }
 
-fn parsed<T: Choice>(name: &str, parameter: &ReadOnlyParameter<Arc<str>>) -> Result<T, ParameterError> {
+pub(super) fn parsed<T: Choice>(name: &str, parameter: &TextParameter) -> Result<T, ParameterError> {
     T::parse(&parameter.get()).map_err(|reason| ParameterError::Rejected { name: name.to_owned(), reason })
 }
 
@@ -234,7 +238,7 @@ fn not_empty(text: &str) -> Result<(), String> {
 }
 
 /// Declaration of a text parameter.
-struct Text<'a> {
+pub(super) struct Text<'a> {
     name: &'a str,
     description: &'static str,
     default: Option<&'static str>,
@@ -243,27 +247,27 @@ struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    fn new(name: &'a str, description: &'static str) -> Self {
+    pub fn new(name: &'a str, description: &'static str) -> Self {
         Self { name, description, default: None, constraints: String::new(), check: |_| Ok(()) }
     }
 
-    fn default(self, default: &'static str) -> Self {
+    pub fn default(self, default: &'static str) -> Self {
         Self { default: Some(default), ..self }
     }
 
-    fn noted(self, constraints: &str) -> Self {
+    pub fn noted(self, constraints: &str) -> Self {
         Self { constraints: constraints.to_owned(), ..self }
     }
 
-    fn checked(self, constraints: &str, check: fn(&str) -> Result<(), String>) -> Self {
+    pub fn checked(self, constraints: &str, check: fn(&str) -> Result<(), String>) -> Self {
         Self { check, ..self }.noted(constraints)
     }
 
-    fn one_of<T: Choice>(self) -> Self {
+    pub fn one_of<T: Choice>(self) -> Self {
         self.checked(&T::words(), |text| T::parse(text).map(drop))
     }
 
-    fn builder<'n>(&self, node: &'n NodeState) -> rclrs::ParameterBuilder<'n, Arc<str>> {
+    fn builder<'n>(&self, node: &'n NodeState) -> ParameterBuilder<'n, Arc<str>> {
         let check = self.check;
         let builder = node
             .declare_parameter::<Arc<str>>(self.name)
@@ -276,7 +280,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    fn read_only(self, node: &NodeState) -> Result<ReadOnlyParameter<Arc<str>>, ParameterError> {
+    pub fn read_only(self, node: &NodeState) -> Result<TextParameter, ParameterError> {
         self.builder(node).read_only().map_err(|source| explain(self.name, TEXT, self.description, &self.constraints, source))
     }
 
@@ -285,7 +289,7 @@ impl<'a> Text<'a> {
     }
 }
 
-fn integer(
+pub(super) fn integer(
     node: &NodeState,
     name: &str,
     default: i64,
@@ -303,7 +307,7 @@ fn integer(
         .map_err(|source| explain(name, INTEGER, description, &constraints, source))
 }
 
-fn boolean(
+pub(super) fn boolean(
     node: &NodeState,
     name: &str,
     default: bool,
@@ -317,25 +321,52 @@ fn boolean(
         .map_err(|source| explain(name, BOOLEAN, description, BOOLEAN, source))
 }
 
-fn number(
+/// A number that can be set at run time.
+pub(super) fn number(
     node: &NodeState,
+    name: &str,
+    default: f64,
+    bounds: (f64, f64),
+    description: &'static str,
+) -> Result<MandatoryParameter<f64>, ParameterError> {
+    let (builder, constraints) = bounded(node, name, default, bounds, description);
+    builder.mandatory().map_err(|source| explain(name, NUMBER, description, &constraints, source))
+}
+
+/// A number that is set once. Where the default is NaN, NaN means that there is none.
+pub(super) fn read_only_number(
+    node: &NodeState,
+    name: &str,
+    default: f64,
+    bounds: (f64, f64),
+    description: &'static str,
+) -> Result<ReadOnlyParameter<f64>, ParameterError> {
+    let (builder, constraints) = bounded(node, name, default, bounds, description);
+    builder.read_only().map_err(|source| explain(name, NUMBER, description, &constraints, source))
+}
+
+/// Declaration of a number, and its constraints in words.
+fn bounded<'n>(
+    node: &'n NodeState,
     name: &str,
     default: f64,
     (lower, upper): (f64, f64),
     description: &'static str,
-) -> Result<MandatoryParameter<f64>, ParameterError> {
-    let constraints = format!("{lower} to {upper}");
-    node.declare_parameter(name)
+) -> (ParameterBuilder<'n, f64>, String) {
+    let constraints = format!("{lower} to {upper}{}", if default.is_nan() { ", or .nan for none" } else { "" });
+    let reason = constraints.clone();
+    let builder = node
+        .declare_parameter(name)
         .default(default)
         .range(range(lower, upper))
         .description(description)
         .constraints(constraints.as_str())
         // The range that clients see lets NaN and the infinities pass.
         .validate(move |value: &f64| {
-            if (lower..=upper).contains(value) { Ok(()) } else { Err(format!("{value} is out of range: {lower} to {upper}")) }
-        })
-        .mandatory()
-        .map_err(|source| explain(name, NUMBER, description, &constraints, source))
+            let none = value.is_nan() && default.is_nan();
+            if none || (lower..=upper).contains(value) { Ok(()) } else { Err(format!("{value} is out of range: {reason}")) }
+        });
+    (builder, constraints)
 }
 
 fn range<T: ParameterVariant + PartialOrd>(lower: T, upper: T) -> ParameterRange<T> {

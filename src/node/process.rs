@@ -10,18 +10,20 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_channel::oneshot;
 use rclrs::{Executor, ExecutorCommands, RclrsError, SpinOptions};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
 };
 
+use super::lifecycle::Running;
 use crate::{
     policy::{PolicyError, PolicyInfo},
-    robot::CommandKind,
+    robot::ActionColumn,
 };
 
-/// A middleware that does not come down in this time after a signal is left behind.
+/// A middleware that does not come down in this time is left behind.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(1800);
 
 /// Whether `thread` ends before `limit`.
@@ -35,13 +37,32 @@ pub fn ends_within(thread: &JoinHandle<()>, limit: Duration) -> bool {
 
 /// What the main thread waits for.
 pub enum Event {
-    Opened(Box<Opened>),
-    NotOpened(PolicyError),
-    RateChanged(f64),
+    /// A client has begun a transition of the lifecycle and waits for the answer whether it succeeded.
+    Begun(Running, oneshot::Sender<bool>),
+    /// The policy is open, or why it is not.
+    Opened(Result<Box<Opened>, PolicyError>),
+    /// The policy is freed.
+    Closed,
+    /// The card does not answer any more.
+    Lost(String),
+    End(End),
+}
+
+/// Why the node ends.
+pub enum End {
     /// SIGINT or SIGTERM.
     Signal(i32),
     Panicked(String),
     SpinEnded(Vec<RclrsError>),
+}
+
+/// Whether a card was closed when the node ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Card {
+    /// Or there was none.
+    Closed,
+    /// The inference thread did not come back from it.
+    Held,
 }
 
 /// What the main thread has to know of an opened policy.
@@ -50,7 +71,11 @@ pub struct Opened {
     /// Camera slots that must have an image.
     pub cameras: Vec<String>,
     pub joints: Vec<String>,
-    pub command_kinds: Vec<CommandKind>,
+    pub commands: Vec<ActionColumn>,
+    /// The robot profile's.
+    pub execution_horizon: Option<usize>,
+    /// Seconds between two rows.
+    pub period: f64,
     pub default_instruction: Option<String>,
     /// How long it took.
     pub time: Duration,
@@ -78,16 +103,23 @@ pub fn watch(events: &Sender<Event>) -> io::Result<()> {
     std::panic::set_hook(Box::new(move |info| {
         print(info);
         // An error means that the main thread is already on its way out.
-        let _ = panics.send(Event::Panicked(info.to_string()));
+        let _ = panics.send(Event::End(End::Panicked(info.to_string())));
     }));
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let events = events.clone();
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            let _ = events.send(Event::Signal(signal));
-            thread::sleep(SHUTDOWN_LIMIT);
-            signal_hook::low_level::exit(1);
+            let _ = events.send(Event::End(End::Signal(signal)));
         }
+    })?;
+    Ok(())
+}
+
+/// From now on the process has a short time left.
+pub fn limit_shutdown() -> io::Result<()> {
+    thread::Builder::new().name("shutdown".to_owned()).spawn(|| {
+        thread::sleep(SHUTDOWN_LIMIT);
+        signal_hook::low_level::exit(1);
     })?;
     Ok(())
 }
@@ -96,7 +128,7 @@ pub fn watch(events: &Sender<Event>) -> io::Result<()> {
 pub fn linger(inbox: &Receiver<Event>, limit: Duration) {
     let deadline = Instant::now() + limit;
     while let Ok(event) = inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        if let Event::Signal(_) = event {
+        if let Event::End(End::Signal(_)) = event {
             return;
         }
     }
@@ -113,7 +145,7 @@ impl Spinner {
         let commands = executor.commands().clone();
         let thread = thread::Builder::new().name("executor".to_owned()).spawn(move || {
             let errors = executor.spin(SpinOptions::default());
-            let _ = events.send(Event::SpinEnded(errors));
+            let _ = events.send(Event::End(End::SpinEnded(errors)));
         })?;
         Ok(Self { commands, thread })
     }

@@ -33,15 +33,14 @@ pub enum SubscriptionError {
     Ros(#[from] RclrsError),
 }
 
-/// Subscribes to one topic per camera slot, the joint states and the instruction.
+/// Subscribes to one topic per camera slot, the joint states and the instruction; `worker` takes all samples.
 pub fn subscribe(
     node: &Node,
+    worker: &Worker<()>,
     slots: &[String],
     instruction: Arc<Instruction>,
     durability: QoSDurabilityPolicy,
 ) -> Result<(Inputs, Subscriptions), SubscriptionError> {
-    // One thread of its own takes all samples, so that neither an inference nor a service call delays them.
-    let worker = node.create_worker(());
     let mut subscriptions = Subscriptions { kept: Vec::new(), topics: Vec::new() };
     let mut cameras = Vec::new();
     for slot in slots {
@@ -49,9 +48,9 @@ pub fn subscribe(
         let input = Arc::new(Input::new(slot));
         let topic = format!("~/camera/{slot}/image");
         match parameters.transport(slot)? {
-            Transport::Raw => subscriptions.add(&worker, &topic, input.clone(), CameraMessage::Raw)?,
+            Transport::Raw => subscriptions.add(worker, &topic, input.clone(), CameraMessage::Raw)?,
             Transport::Compressed => {
-                subscriptions.add(&worker, &format!("{topic}/compressed"), input.clone(), CameraMessage::Compressed)?;
+                subscriptions.add(worker, &format!("{topic}/compressed"), input.clone(), CameraMessage::Compressed)?;
             }
         }
         subscriptions.kept.push(Arc::new(parameters.transport));
@@ -59,8 +58,8 @@ pub fn subscribe(
     }
     let joint_states =
         Limited { input: Arc::new(Input::new("joint_states")), max_age_ms: max_age(node, "joint_states.max_age_ms", 100.0)? };
-    subscriptions.add(&worker, "~/joint_states", joint_states.input.clone(), |message: rmw::JointState| message)?;
-    subscriptions.add_instruction(&worker, node.get_clock(), instruction.clone(), durability)?;
+    subscriptions.add(worker, "~/joint_states", joint_states.input.clone(), |message: rmw::JointState| message)?;
+    subscriptions.add_instruction(worker, node.get_clock(), instruction.clone(), durability)?;
     Ok((Inputs { cameras, joint_states, instruction }, subscriptions))
 }
 

@@ -72,6 +72,10 @@ pub enum ObservationError {
     UnknownCamera { slot: String, required: Vec<String> },
     #[error("The {what} has {found} values, and {expected} are needed")]
     Width { what: &'static str, found: usize, expected: usize },
+    #[error(
+        "The chunk before has {values} values left. Guidance takes whole rows of {action_dim}, at least one and at most {horizon}"
+    )]
+    PreviousRows { values: usize, action_dim: usize, horizon: usize },
     #[error(transparent)]
     Prompt(#[from] CheckpointError),
     #[error("The policy gave joint {joint} the value {value} in row {row} of the chunk. Nothing of the chunk may be executed")]

@@ -114,16 +114,25 @@ impl Pipeline {
         Ok(PreparedInputs { inputs, dropped_tokens: encoded.dropped, anchor })
     }
 
+    /// An observation that no sensor made: gray images and the middle of the normalized state.
+    pub fn neutral_inputs(&self, instruction: &str) -> Result<PreparedInputs, ObservationError> {
+        let gray = |(_, camera): &(String, CameraSlot)| match camera {
+            CameraSlot::Absent => Camera::Masked,
+            CameraSlot::Present { .. } => Camera::Present(vec![0.0; 3 * self.resizer.side().pow(2)]),
+        };
+        let mut anchor = vec![0.0; self.state.len()];
+        self.state_norm.unnormalize(&mut anchor);
+        let encoded = self.prompt.encode(instruction)?;
+        let cameras = self.cameras.iter().map(gray).collect();
+        let inputs = ModelInputs { cameras, prompt: encoded.prompt, state: vec![0.0; self.state_dim] };
+        Ok(PreparedInputs { inputs, dropped_tokens: encoded.dropped, anchor })
+    }
+
     /// What the robot is to do: `actions` are `[horizon, action_dim]` as the model gave them, `anchor` is the one of the observation that
     /// they were computed from.
     pub fn robot_actions(&self, actions: &[f32], anchor: &[f32]) -> Result<RobotActions, ObservationError> {
-        for (what, found, expected) in
-            [("chunk", actions.len(), self.horizon * self.action_dim), ("anchor", anchor.len(), self.state.len())]
-        {
-            if found != expected {
-                return Err(ObservationError::Width { what, found, expected });
-            }
-        }
+        width("chunk", actions.len(), self.horizon * self.action_dim)?;
+        width("anchor", anchor.len(), self.state.len())?;
         let mut rows = Vec::with_capacity(self.horizon * self.actions.len());
         for (row, values) in actions.chunks_exact(self.action_dim).enumerate() {
             let mut values = values[..self.actions.len()].to_vec();
@@ -143,6 +152,38 @@ impl Pipeline {
         }
         let joints = self.actions.iter().map(|column| column.joint.clone()).collect();
         Ok(RobotActions { joints, kinds: self.actions.iter().map(|column| column.kind).collect(), rows })
+    }
+
+    /// The unexecuted rows of the chunk before, `[rows, action_dim]` as the model gave them, as the model would give them at another
+    /// state: relative columns count from `anchor` instead of `previous_anchor`. `[horizon, action_dim]`, zero behind the last row and
+    /// in the columns that the robot does not use.
+    ///
+    /// What LeRobot does between two chunks (`rollout/inference/rtc.py`).
+    pub fn previous_rows(&self, previous: &[f32], previous_anchor: &[f32], anchor: &[f32]) -> Result<Vec<f32>, ObservationError> {
+        let rows = previous.len() / self.action_dim;
+        if previous.len() != rows * self.action_dim || !(1..=self.horizon).contains(&rows) {
+            let (action_dim, horizon) = (self.action_dim, self.horizon);
+            return Err(ObservationError::PreviousRows { values: previous.len(), action_dim, horizon });
+        }
+        width("anchor", anchor.len(), self.state.len())?;
+        width("anchor of the chunk before", previous_anchor.len(), self.state.len())?;
+        let mut guiding = vec![0.0; self.horizon * self.action_dim];
+        for (row, out) in previous.chunks_exact(self.action_dim).zip(guiding.chunks_exact_mut(self.action_dim)) {
+            let model_values = &row[..self.actions.len()];
+            let mut moved = model_values.to_vec();
+            self.action_norm.unnormalize(&mut moved);
+            for (value, origin) in moved.iter_mut().zip(&self.anchors) {
+                if let &Some(i) = origin {
+                    *value = *value + previous_anchor[i] - anchor[i];
+                }
+            }
+            self.action_norm.normalize(&mut moved);
+            for (column, origin) in self.anchors.iter().enumerate() {
+                // Absolute columns keep the model's own values: there and back would round them.
+                out[column] = if origin.is_some() { moved[column] } else { model_values[column] };
+            }
+        }
+        Ok(guiding)
     }
 
     fn camera_inputs(&self, observation: &Observation) -> Result<Vec<Camera>, ObservationError> {
@@ -166,9 +207,7 @@ impl Pipeline {
 
     /// Joint values to the policy's units.
     fn policy_state(&self, joints: &[f64]) -> Result<Vec<f32>, ObservationError> {
-        if joints.len() != self.state.len() {
-            return Err(ObservationError::Width { what: "state", found: joints.len(), expected: self.state.len() });
-        }
+        width("state", joints.len(), self.state.len())?;
         let value = |(column, &joint): (&StateColumn, &f64)| {
             let value = column.map.to_policy(joint) as f32;
             match value.is_finite() {
@@ -178,6 +217,10 @@ impl Pipeline {
         };
         self.state.iter().zip(joints).map(value).collect()
     }
+}
+
+fn width(what: &'static str, found: usize, expected: usize) -> Result<(), ObservationError> {
+    if found == expected { Ok(()) } else { Err(ObservationError::Width { what, found, expected }) }
 }
 
 /// The profile's cameras in the checkpoint's order.

@@ -40,6 +40,11 @@ impl Resizer {
         Self { kernel, side }
     }
 
+    /// Side of the square in pixels.
+    pub fn side(&self) -> usize {
+        self.side
+    }
+
     /// `[3, side, side]` in -1..=1, channel-major, black (-1) where the image does not reach.
     pub fn resize(&self, image: &RgbImage) -> Result<Vec<f32>, ObservationError> {
         let fit = self.fit(image)?;

@@ -24,8 +24,8 @@ const COLUMN: usize = 8;
 
 type Panel<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Draws one panel per joint: what each chunk commanded until the next chunk took over (strong), its rest (faint), where chunks begin
-/// (vertical lines), and the measured joint of the same name (grey).
+/// Draws one panel per joint: what each chunk commanded until the next chunk took over (strong), its rest (faint), where chunks
+/// take over (vertical lines), and the measured joint of the same name (grey).
 pub(super) fn draw(chunks: &[&ActionChunk], measured: &BTreeMap<String, Vec<(f64, f64)>>, svg: &Path) -> Result<(), ReplayError> {
     render(chunks, measured, svg).map_err(|reason| ReplayError::Picture { path: svg.into(), reason })
 }
@@ -37,7 +37,9 @@ fn render(chunks: &[&ActionChunk], measured: &BTreeMap<String, Vec<(f64, f64)>>,
         return Err("The chunks command different joints".into());
     }
     let origin = first.header.stamp.seconds();
-    let starts: Vec<_> = chunks.iter().map(|chunk| chunk.header.stamp.seconds() - origin).collect();
+    // Rows before the delay were never commanded.
+    let taken_over = |chunk: &&ActionChunk| chunk.header.stamp.seconds() - origin + f64::from(chunk.delay_rows) * chunk.period;
+    let starts: Vec<_> = chunks.iter().map(taken_over).collect();
     let end = chunks.last().map_or(0.0, |chunk| chunk.header.stamp.seconds() - origin + f64::from(chunk.horizon) * chunk.period);
     let time = 0.0..end.max(f64::EPSILON);
 
@@ -53,9 +55,9 @@ fn render(chunks: &[&ActionChunk], measured: &BTreeMap<String, Vec<(f64, f64)>>,
         // Column by column, so that the arms of a two-armed robot stand side by side.
         let panel = &panels[joint % rows * columns + joint / rows];
         let curve = |index: usize| {
-            let rows = chunks[index].actions.chunks(joints.len()).map(move |row| row[joint]);
-            let start = starts[index];
-            let period = chunks[index].period;
+            let chunk = chunks[index];
+            let (start, period, late) = (starts[index], chunk.period, chunk.delay_rows as usize);
+            let rows = chunk.actions.chunks(joints.len()).skip(late).map(move |row| row[joint]);
             let points = rows.enumerate().map(move |(row, value)| (start + row as f64 * period, value));
             points.filter(|(_, value)| value.is_finite()).collect::<Vec<_>>()
         };

@@ -27,7 +27,8 @@ pub fn verify_against_reference(
     let mut report = Report::titled(title);
     for (run, (present, tokens)) in [(&[true, true, true][..], 20), (&[true, false, true], 9)].into_iter().enumerate() {
         let inputs = inputs(geometry, present, tokens.min(geometry.prompt_slots), run);
-        let request = DenoiseRequest { noise: noise(0, run as u64, geometry.horizon * geometry.action_dim), steps };
+        let request =
+            DenoiseRequest { noise: noise(0, run as u64, geometry.horizon * geometry.action_dim), steps, guidance: None };
         let (mut found, mut wanted) = (Shown::default(), Shown::default());
         let chunk = backend.infer_probed(&inputs, &request, &mut found)?;
         let golden = reference.infer_probed(&inputs, &request, &mut wanted)?;

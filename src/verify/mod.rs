@@ -70,7 +70,7 @@ pub fn verify(dir: &Path, threads: Option<usize>) -> Result<Report, VerifyError>
                 }
             }
             let (prefix, chunk);
-            let request = DenoiseRequest { noise: golden.noise()?, steps: golden.steps };
+            let request = DenoiseRequest { noise: golden.noise()?, steps: golden.steps, guidance: None };
             if run.has_intermediates {
                 prefix = model.prefix_probed(&run.inputs, &mut comparison)?;
                 chunk = model.denoise_probed(&prefix, &run.inputs, &request, &mut comparison)?;
@@ -101,7 +101,7 @@ pub fn verify_card(dir: &Path, options: &BackendOptions) -> Result<Report, Verif
     let mut model = backend::open(golden.geometry, &golden.weights, options)?;
     for run in golden.runs()? {
         let mut comparison = Comparison::new(&golden, &run, Rows::Needed, Precision::BF16);
-        let request = DenoiseRequest { noise: golden.noise()?, steps: golden.steps };
+        let request = DenoiseRequest { noise: golden.noise()?, steps: golden.steps, guidance: None };
         let chunk = if run.has_intermediates {
             model.infer_probed(&run.inputs, &request, &mut comparison)?
         } else {

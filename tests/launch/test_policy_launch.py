@@ -64,8 +64,8 @@ def test_without_arguments_the_installed_parameter_file_decides_everything():
 
 
 def test_arguments_override_the_parameter_file_with_the_type_of_the_parameter():
-    command = start(checkpoint="/models/7", backend="ttnn", robot="aloha", use_sim_time="true").cmd
-    assert overrides(command) == {"checkpoint": "/models/7", "backend": "ttnn", "robot": "aloha", "use_sim_time": True}
+    command = start(checkpoint="/models/7", backend="ttnn", robot="aloha", autostart="false", use_sim_time="true").cmd
+    assert overrides(command) == {"checkpoint": "/models/7", "backend": "ttnn", "robot": "aloha", "autostart": False, "use_sim_time": True}
 
 
 @pytest.mark.parametrize("checkpoint", ["42", "true", "1e3"])

@@ -55,7 +55,11 @@ def start_policy(domain: int, tmp_path: Path, checkpoint: Path, profile: Path) -
         defaults = {
             "checkpoint": str(checkpoint),
             "robot": str(profile),
+            # Chunks that depend on nothing but seed and inputs, and a robot that follows no command.
+            "inference.trigger": "rate",
             "inference.rate_hz": 10.0,
+            "chunking.mode": "none",
+            "max_drift": 0.0,
             "instruction.default": INSTRUCTION,
             # The machine that runs the tests may be busy; the limits themselves are tested with values of their own.
             "joint_states.max_age_ms": 1000.0,

@@ -84,7 +84,8 @@ def test_bag_play_records_what_the_node_says(start_aloha, environment, tmp_path:
         ]
     assert counts["/joint_states"] == 250
     assert counts["/instruction"] == 5
-    assert counts["/policy/action_chunk"] == counts["/policy/joint_trajectory"] == len(chunks) >= 5
+    # Every chunk has a trajectory; where the chunks ran out there is one more that holds the pose.
+    assert counts["/policy/joint_trajectory"] >= counts["/policy/action_chunk"] == len(chunks) >= 5
     assert counts["/diagnostics"] >= 2
     assert [chunk.chunk_index for chunk in chunks] == list(range(chunks[0].chunk_index, chunks[0].chunk_index + len(chunks)))
 

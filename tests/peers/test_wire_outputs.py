@@ -44,24 +44,30 @@ def test_every_topic_has_the_documented_type_and_qos(start_policy, robot):
             assert endpoint.qos_profile.durability == DurabilityPolicy.VOLATILE, topic
 
 
-def test_the_trajectory_is_the_chunk_in_robot_units(start_policy, robot):
+def trajectory_of(chunk, trajectories):
+    """The trajectory that began with the chunk's first row whose time had not passed."""
+    start = wire.seconds(chunk.header.stamp) + chunk.delay_rows * chunk.period
+    return next((t for t in trajectories if abs(wire.seconds(t.header.stamp) - start) < 0.5 * chunk.period), None)
+
+
+def test_the_trajectory_is_the_rest_of_the_chunk_in_robot_units(start_policy, robot):
     start_policy()
     chunk = robot.next_chunk()
-    assert robot.spin_until(lambda: any(t.header.stamp == chunk.header.stamp for t in robot.trajectories))
-    trajectory = next(t for t in robot.trajectories if t.header.stamp == chunk.header.stamp)
+    assert robot.spin_until(lambda: trajectory_of(chunk, robot.trajectories))
+    trajectory = trajectory_of(chunk, robot.trajectories)
     assert list(trajectory.joint_names) == list(chunk.joint_names) == JOINTS
     actions = np.array(chunk.actions).reshape(chunk.horizon, len(JOINTS))
-    np.testing.assert_array_equal(rows(trajectory), actions)
+    np.testing.assert_array_equal(rows(trajectory), actions[chunk.delay_rows :])
     assert np.isfinite(actions).all() and np.isfinite(chunk.model_actions).all()
     assert len(chunk.model_actions) == chunk.horizon * chunk.model_action_dim
 
 
-def test_times_strictly_increase_from_the_planned_start_by_the_control_period(start_policy, robot):
+def test_each_row_is_reached_a_control_period_after_the_one_before_and_the_first_after_one_period(start_policy, robot):
     start_policy()
     chunk = robot.next_chunk()
-    assert robot.spin_until(lambda: robot.trajectories)
-    times = [wire.seconds(point.time_from_start) for point in robot.trajectories[0].points]
-    assert times[0] == 0.0
+    assert robot.spin_until(lambda: trajectory_of(chunk, robot.trajectories))
+    times = [wire.seconds(point.time_from_start) for point in trajectory_of(chunk, robot.trajectories).points]
+    assert times[0] == pytest.approx(chunk.period)
     np.testing.assert_allclose(np.diff(times), chunk.period, atol=2e-9)
     assert chunk.period == pytest.approx(1 / CONTROL_RATE)
 
@@ -72,15 +78,11 @@ def test_joints_that_are_commanded_by_velocity_have_a_topic_of_their_own(start_p
     robot.node.create_subscription(wire.JointTrajectory, "/policy/joint_velocity_trajectory", velocities.append, wire.RELIABLE)
     start_policy(robot=str(write_profile(tmp_path / "mixed.yaml", velocity=moving)))
     chunk = robot.next_chunk()
-
-    def of_chunk(trajectories):
-        return next((t for t in trajectories if t.header.stamp == chunk.header.stamp), None)
-
-    assert robot.spin_until(lambda: of_chunk(velocities) and of_chunk(robot.trajectories))
-    velocity, position = of_chunk(velocities), of_chunk(robot.trajectories)
+    assert robot.spin_until(lambda: trajectory_of(chunk, velocities) and trajectory_of(chunk, robot.trajectories))
+    velocity, position = trajectory_of(chunk, velocities), trajectory_of(chunk, robot.trajectories)
     assert list(velocity.joint_names) == list(moving)
     assert list(position.joint_names) == [joint for joint in JOINTS if joint not in moving]
-    actions = np.array(chunk.actions).reshape(chunk.horizon, len(JOINTS))
+    actions = np.array(chunk.actions).reshape(chunk.horizon, len(JOINTS))[chunk.delay_rows :]
     np.testing.assert_array_equal([point.velocities for point in velocity.points], actions[:, 2:5])
     np.testing.assert_array_equal(rows(position), np.delete(actions, [2, 3, 4], axis=1))
     assert not any(len(point.positions) for point in velocity.points)
@@ -92,8 +94,12 @@ def test_a_chunk_tells_when_and_of_what_it_was_computed(start_policy, robot):
     chunk = robot.next_chunk()
     received = robot.now()
     observed, start = wire.seconds(chunk.observation_stamp), wire.seconds(chunk.header.stamp)
-    assert observed < start < received
+    # The robot held its pose: the chunk begins when it is there.
+    assert observed < start < received + chunk.period
+    assert chunk.delay_rows == 0
     assert start - observed == pytest.approx(chunk.stage_times.total, abs=0.05)
+    assert (chunk.chunking, chunk.guided_rows) == ("none", 0)
+    assert chunk.input_skew == pytest.approx(0.5, abs=0.05)
     stages = chunk.stage_times
     assert stages.observation + stages.vision + stages.prefix + sum(stages.denoise_steps) <= stages.total
     assert (chunk.seed, chunk.backend, chunk.instruction) == (7, "reference", INSTRUCTION)

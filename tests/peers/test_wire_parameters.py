@@ -10,8 +10,14 @@ import wire
 from conftest import CAMERAS, JOINTS
 
 READ_ONLY = [
-    *("backend", "checkpoint", "denoise_steps", "norm_stats", "resize", "robot", "seed", "threads", "tokenizer", "trace", "weight_cache")
+    *("autostart", "backend", "checkpoint", "denoise_steps", "norm_stats", "resize", "robot", "seed", "threads", "tokenizer", "trace", "weight_cache"),
+    *("chunking.crossfade_ms", "chunking.mode", "chunking.rtc.max_guidance_weight", "chunking.rtc.schedule", "dry_run", "forward_commands"),
+    *("inference.deadline_s", "inference.execution_horizon", "inference.trigger", "instruction.on_change", "max_drift", "stall.action", "urdf"),
 ]
+
+SWITCHES = {"autostart", "dry_run", "forward_commands", "trace"}
+INTEGERS = {"denoise_steps", "inference.execution_horizon", "seed", "threads"}
+NUMBERS = {"chunking.crossfade_ms", "chunking.rtc.max_guidance_weight", "inference.deadline_s", "max_drift"}
 
 
 def test_every_parameter_is_described_and_documented(start_policy, robot):
@@ -27,9 +33,10 @@ def test_every_parameter_is_described_and_documented(start_policy, robot):
         assert descriptor.description.endswith("."), descriptor.name
         assert descriptor.additional_constraints or descriptor.floating_point_range or descriptor.integer_range, descriptor.name
         assert descriptor.read_only == (
-            descriptor.name in READ_ONLY or descriptor.name.endswith((".transport", "qos_durability"))
+            descriptor.name in READ_ONLY or descriptor.name.endswith((".transport", "qos_durability")) or descriptor.name.startswith("joint_limits.")
         ), descriptor.name
         documented = re.sub(r"^cameras\.[^.]+", "cameras.<slot>", descriptor.name)
+        documented = re.sub(r"^joint_limits\.[^.]+", "joint_limits.<joint>", documented)
         assert f"`{documented}`" in readme
         assert descriptor.name.split(".")[-1] + ":" in yaml, descriptor.name
 
@@ -49,9 +56,11 @@ def test_every_parameter_is_described_and_documented(start_policy, robot):
         ("instruction.default", "x" * 1025, "1025 bytes"),
         ("instruction.default", "  ", "empty"),
         ("no_such_parameter", 1.0, "not declared"),
-        *((name, "other", "read only") for name in READ_ONLY if name not in ("seed", "threads", "denoise_steps", "trace")),
-        ("trace", False, "read only"),
-        *((name, 3, "read only") for name in ("seed", "threads", "denoise_steps")),
+        *((name, "other", "read only") for name in READ_ONLY if name not in NUMBERS | SWITCHES | INTEGERS),
+        *((name, True, "read only") for name in SWITCHES),
+        *((name, 3, "read only") for name in INTEGERS),
+        *((name, 0.1, "read only") for name in NUMBERS),
+        (f"joint_limits.{JOINTS[0]}.max_velocity", 0.1, "read only"),
         (f"cameras.{CAMERAS[0]}.transport", "compressed", "read only"),
         ("instruction.qos_durability", "transient_local", "read only"),
     ],

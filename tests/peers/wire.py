@@ -24,6 +24,8 @@ os.environ.pop("RMW_IMPLEMENTATION", None)
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
+from lifecycle_msgs.msg import Transition, TransitionEvent  # noqa: E402
+from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
 from pi0_tt.msg import ActionChunk  # noqa: E402
 from rcl_interfaces.msg import Log, Parameter, ParameterType, ParameterValue, SetParametersResult  # noqa: E402
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters  # noqa: E402
@@ -31,6 +33,7 @@ from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
+from rclpy.task import Future  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image, JointState  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
@@ -136,10 +139,12 @@ class Robot:
         self.trajectories: list[JointTrajectory] = []
         self.diagnostics: list[DiagnosticArray] = []
         self.logs: list[Log] = []
+        self.transitions: list[TransitionEvent] = []
         self.node.create_subscription(ActionChunk, f"{policy}/action_chunk", self.chunks.append, RELIABLE)
         self.node.create_subscription(JointTrajectory, f"{policy}/joint_trajectory", self.trajectories.append, RELIABLE)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, RELIABLE)
         self.node.create_subscription(Log, "/rosout", self.logs.append, LATCHED)
+        self.node.create_subscription(TransitionEvent, f"{policy}/transition_event", self.transitions.append, RELIABLE)
         self.frozen = False
         self._timer = self.node.create_timer(1 / 30, self.publish)
 
@@ -218,30 +223,51 @@ class Robot:
         status = self.status("inference")
         return f"inference: {status.message}" if status else "no diagnostics"
 
-    # --- parameters
+    # --- services
 
-    def _call(self, type_: type, service: str, request: object) -> object:
+    def ask(self, type_: type, service: str, request: object) -> Future:
+        """Sends a request and does not wait for its answer."""
         client = self.node.create_client(type_, f"{self.policy}/{service}")
-        try:
-            assert self.spin_until(client.service_is_ready), f"{service} is not offered"
-            future = client.call_async(request)
-            assert self.spin_until(future.done), f"{service} did not answer"
-            return future.result()
-        finally:
-            self.node.destroy_client(client)
+        assert self.spin_until(client.service_is_ready), f"{service} is not offered"
+        future = client.call_async(request)
+        future.add_done_callback(lambda _: self.node.destroy_client(client))
+        return future
+
+    def answer(self, future: Future, timeout: float = PATIENCE) -> object:
+        assert self.spin_until(future.done, timeout), "A service did not answer"
+        return future.result()
+
+    def call(self, type_: type, service: str, request: object) -> object:
+        return self.answer(self.ask(type_, service, request))
+
+    # --- lifecycle
+
+    def ask_for(self, label: str = "", id: int = 0) -> Future:
+        return self.ask(ChangeState, "change_state", ChangeState.Request(transition=Transition(id=id, label=label)))
+
+    def change_state(self, label: str = "", id: int = 0) -> bool:
+        return self.answer(self.ask_for(label, id)).success
+
+    def state(self) -> str:
+        return self.call(GetState, "get_state", GetState.Request()).current_state.label
+
+    def wait_for_state(self, label: str) -> None:
+        assert self.spin_until(lambda: self.state() == label), f"The node is {self.state()}"
+
+    # --- parameters
 
     def set_parameter(self, name: str, value: object) -> SetParametersResult:
         request = SetParameters.Request(parameters=[Parameter(name=name, value=parameter_value(value))])
-        return self._call(SetParameters, "set_parameters", request).results[0]
+        return self.call(SetParameters, "set_parameters", request).results[0]
 
     def parameter_names(self) -> list[str]:
-        return list(self._call(ListParameters, "list_parameters", ListParameters.Request()).result.names)
+        return list(self.call(ListParameters, "list_parameters", ListParameters.Request()).result.names)
 
     def describe_parameters(self, names: list[str]):
-        return self._call(DescribeParameters, "describe_parameters", DescribeParameters.Request(names=names)).descriptors
+        return self.call(DescribeParameters, "describe_parameters", DescribeParameters.Request(names=names)).descriptors
 
     def get_parameters(self, names: list[str]) -> list[ParameterValue]:
-        return self._call(GetParameters, "get_parameters", GetParameters.Request(names=names)).values
+        return self.call(GetParameters, "get_parameters", GetParameters.Request(names=names)).values
 
     def close(self) -> None:
         self._executor.shutdown()

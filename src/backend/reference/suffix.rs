@@ -55,7 +55,7 @@ impl Suffix {
         })
     }
 
-    /// Integrates `request.noise` to actions `[horizon, action_dim]`; also the time of each step.
+    /// Integrates `request.noise` to actions `[horizon, action_dim]`, guided where that is asked for; also the time of each step.
     pub fn denoise(
         &mut self,
         rows: &Rows,
@@ -101,6 +101,9 @@ impl Suffix {
 
             self.action_out_proj.forward(&h[width..], &mut v);
             probe.tensor(&format!("step.{step}.v_t"), self.geometry.action_dim, &v);
+            if let Some(guidance) = &request.guidance {
+                guidance.guide(schedule.exact_time(step), &x, &mut v);
+            }
             for (x, v) in x.iter_mut().zip(&v) {
                 *x += dt * v;
             }

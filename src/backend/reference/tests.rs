@@ -37,7 +37,7 @@ fn cost_of(change: impl Fn(&mut Sequence)) -> (f64, f64) {
     let golden = golden();
     let run = run_named(&golden, "runA.actions");
     let mut model = reference(&golden, super::Rows::All);
-    let request = DenoiseRequest { noise: golden.noise().unwrap(), steps: golden.steps };
+    let request = DenoiseRequest { noise: golden.noise().unwrap(), steps: golden.steps, guidance: None };
     let mut infer = |change: &dyn Fn(&mut Sequence)| {
         let mut sequence = Sequence::new(&model.valid(&run.inputs), golden.geometry.horizon);
         change(&mut sequence);
@@ -103,7 +103,7 @@ fn swapped_cameras_are_caught() {
     let mut model = reference(&golden, super::Rows::Needed);
     let mut run = run_named(&golden, "runB.actions");
     run.inputs.cameras.swap(0, 1);
-    let request = DenoiseRequest { noise: golden.noise().unwrap(), steps: golden.steps };
+    let request = DenoiseRequest { noise: golden.noise().unwrap(), steps: golden.steps, guidance: None };
     let prefix = model.prefix(&run.inputs).unwrap();
     let chunk = model.denoise(&prefix, &run.inputs, &request).unwrap();
     let robot: Vec<f64> =
@@ -117,7 +117,7 @@ fn leaving_out_rows_that_cannot_matter_changes_nothing() {
     let golden = golden();
     for name in ["runA.actions", "runB.actions"] {
         let run = run_named(&golden, name);
-        let request = DenoiseRequest { noise: golden.noise().unwrap(), steps: golden.steps };
+        let request = DenoiseRequest { noise: golden.noise().unwrap(), steps: golden.steps, guidance: None };
         let [all, needed] = [super::Rows::All, super::Rows::Needed].map(|rows| {
             let mut model = reference(&golden, rows);
             let prefix = model.prefix(&run.inputs).unwrap();
@@ -132,7 +132,7 @@ fn leaving_out_rows_that_cannot_matter_changes_nothing() {
 fn the_same_inputs_and_noise_give_the_same_bits_on_any_number_of_threads() {
     let golden = golden();
     let run = run_named(&golden, "runB.actions");
-    let request = DenoiseRequest { noise: golden.noise().unwrap(), steps: 3 };
+    let request = DenoiseRequest { noise: golden.noise().unwrap(), steps: 3, guidance: None };
     let chunks = [1, 2, 2].map(|threads| {
         let options = ReferenceOptions { threads: Some(threads), ..Default::default() };
         let mut model = Reference::new(golden.geometry, &golden.weights, options).unwrap();
@@ -150,7 +150,7 @@ fn another_number_of_steps_is_computed_anew() {
     let mut model = reference(&golden, super::Rows::Needed);
     let prefix = model.prefix(&run.inputs).unwrap();
     let mut actions = |steps| {
-        let request = DenoiseRequest { noise: golden.noise().unwrap(), steps };
+        let request = DenoiseRequest { noise: golden.noise().unwrap(), steps, guidance: None };
         model.denoise(&prefix, &run.inputs, &request).unwrap().actions
     };
     let ten = actions(10);
@@ -168,7 +168,7 @@ fn bad_inputs_are_refused_by_name() {
         let mut inputs = good.clone();
         change(&mut inputs);
         let mut model = reference(&golden, super::Rows::Needed);
-        let request = DenoiseRequest { noise: golden.noise().unwrap(), steps: 1 };
+        let request = DenoiseRequest { noise: golden.noise().unwrap(), steps: 1, guidance: None };
         match model.prefix(&inputs).and_then(|prefix| model.denoise(&prefix, &inputs, &request)) {
             Ok(_) => panic!("not refused"),
             Err(error) => error.to_string(),
@@ -184,10 +184,10 @@ fn bad_inputs_are_refused_by_name() {
     assert!(refusal(&|inputs| inputs.state.truncate(14)).starts_with("The state has 14 values"));
 
     let prefix = model.prefix(&good).unwrap();
-    let nothing = DenoiseRequest { noise: golden.noise().unwrap(), steps: 0 };
+    let nothing = DenoiseRequest { noise: golden.noise().unwrap(), steps: 0, guidance: None };
     assert!(matches!(model.denoise(&prefix, &good, &nothing), Err(BackendError::NoSteps)));
     let foreign = PrefixCache::new(StageTimes::default(), 5u8);
-    let request = DenoiseRequest { noise: golden.noise().unwrap(), steps: 1 };
+    let request = DenoiseRequest { noise: golden.noise().unwrap(), steps: 1, guidance: None };
     assert!(matches!(model.denoise(&foreign, &good, &request), Err(BackendError::ForeignCache)));
 }
 

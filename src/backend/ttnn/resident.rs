@@ -178,6 +178,9 @@ impl<R: Runtime> Resident<R> {
         let geometry = self.model.geometry;
         check::inputs(&geometry, inputs)?;
         check::request(&geometry, inputs, request)?;
+        if request.guidance.is_some() {
+            return Err(BackendError::Unsupported { what: "guidance yet".to_owned() });
+        }
         let key = key(inputs);
         self.prepare(key, Some(request.steps))?;
         // Everything that a chunk needs goes up before its first op.

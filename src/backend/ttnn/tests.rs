@@ -63,7 +63,7 @@ fn inputs(present: &[bool], tokens: u32, salt: &str) -> ModelInputs {
 
 fn request(index: u64) -> DenoiseRequest {
     let geometry = Geometry::small();
-    DenoiseRequest { noise: noise(3, index, geometry.horizon * geometry.action_dim), steps: STEPS }
+    DenoiseRequest { noise: noise(3, index, geometry.horizon * geometry.action_dim), steps: STEPS, guidance: None }
 }
 
 /// Root mean square of the difference over that of `wanted`.

@@ -137,7 +137,8 @@ fn resident(workload: Workload, dispatch: Dispatch) -> Recording {
         prompt: Prompt { ids: vec![0; workload.tokens] },
         state: vec![0.0; geometry.state_dim],
     };
-    let request = DenoiseRequest { noise: vec![0.0; geometry.horizon * geometry.action_dim], steps: workload.steps };
+    let request =
+        DenoiseRequest { noise: vec![0.0; geometry.horizon * geometry.action_dim], steps: workload.steps, guidance: None };
     resident.infer(&inputs, &request).unwrap();
     resident.runtime().recording(workload)
 }

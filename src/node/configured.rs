@@ -1,0 +1,189 @@
+//! What a configured node has: subscriptions, publishers, services, and the control thread.
+
+use std::sync::{
+    Arc,
+    mpsc::{Sender, channel},
+};
+
+use rclrs::{Node, Worker};
+
+use super::{
+    NodeError,
+    control::{Control, Message, Order, Parts},
+    control_parameters::JointParameters,
+    diagnostics::Reporter,
+    inputs::{Inputs, Instruction},
+    now,
+    outputs::{Destination, Outputs},
+    parameters::Parameters,
+    policy_thread::PolicyThread,
+    process::Opened,
+    services::Services,
+    subscriptions::{self, Subscriptions},
+};
+use crate::{
+    backend::BackendInfo,
+    control::{ControlConfig, Controller, JointLimits, Replan},
+    policy::PolicyInfo,
+};
+
+/// The workers of the node. They live as long as the executor, whoever drops them, so they are made once.
+pub struct Workers {
+    /// Takes all samples, so that neither an inference nor a service call delays them.
+    pub samples: Worker<()>,
+    /// Runs the timers.
+    pub timers: Worker<()>,
+}
+
+impl Workers {
+    pub fn new(node: &Node) -> Self {
+        Self { samples: node.create_worker(()), timers: node.create_worker(()) }
+    }
+}
+
+/// Ends with [`Configured::close`].
+pub struct Configured {
+    inputs: Arc<Inputs>,
+    subscriptions: Subscriptions,
+    outputs: Outputs,
+    control: Control,
+    config: ControlConfig,
+    _services: Services,
+    _joint_parameters: JointParameters,
+}
+
+impl Configured {
+    /// Subscribes, makes the publishers and starts the control thread, which commands nothing yet.
+    pub fn new(
+        node: &Node,
+        parameters: &Parameters,
+        opened: &Opened,
+        thread: &PolicyThread,
+        workers: &Workers,
+    ) -> Result<Self, NodeError> {
+        let horizon = (opened.info.geometry.horizon, opened.period, opened.execution_horizon);
+        let (config, joint_parameters) = parameters.control.config(node, &opened.commands, horizon)?;
+        let controller = Controller::new(config.clone())?;
+        let (messages, inbox) = channel();
+        let instruction = instruction(node, parameters, messages.clone());
+        if let Some(text) = &opened.default_instruction
+            && instruction.is_missing()
+        {
+            instruction.set(text.as_bytes(), now(&node.get_clock()), None)?;
+        }
+        let durability = parameters.instruction_durability()?;
+        let (inputs, subscriptions) = subscriptions::subscribe(node, &workers.samples, &opened.cameras, instruction, durability)?;
+        let inputs = Arc::new(inputs);
+        let outputs = Outputs::default();
+        let destination =
+            Destination { dry_run: parameters.control.dry_run.get(), forward: parameters.control.forward_commands.get() };
+        outputs.advertise(node, &opened.commands, destination)?;
+        let services = Services::offer(node, &messages)?;
+        let rate = messages.clone();
+        parameters.control.rate_hz.on_change(move |&hz| {
+            // An error means that this policy is closed.
+            let _ = rate.send(Message::Rate(hz));
+        });
+        let parts = Parts {
+            controller,
+            joints: opened.commands.iter().map(|column| column.joint.clone()).collect(),
+            period: opened.period,
+            guidance: parameters.control.guidance()?,
+            inputs: inputs.clone(),
+            outputs: outputs.clone(),
+            clock: node.get_clock(),
+            messages: messages.clone(),
+            requests: thread.requests.clone(),
+            shared: thread.shared.clone(),
+            events: thread.events.clone(),
+        };
+        let control = Control::start((messages, inbox), parts)?;
+        Ok(Self { inputs, subscriptions, outputs, control, config, _services: services, _joint_parameters: joint_parameters })
+    }
+
+    /// What reports the inputs and the inference.
+    pub fn reporter(&self, node: &Node, opened: &Opened, thread: &PolicyThread) -> Reporter {
+        let topics = self.subscriptions.topics.clone();
+        Reporter::new(node, device(&opened.info.backend), self.inputs.clone(), topics, thread.shared.clone())
+    }
+
+    /// From here on chunks are computed and commanded.
+    pub fn activate(&self) {
+        self.order(Order::Activate);
+    }
+
+    /// When this returns, the stall action was published, and nothing is published any more, not even by an inference that still runs.
+    pub fn deactivate(&self) {
+        self.order(Order::Deactivate);
+    }
+
+    fn order(&self, order: Order) {
+        // Refused only by a control thread that panicked, which ends the node.
+        if let Err(reason) = self.control.order(order) {
+            tracing::error!("{reason}");
+        }
+    }
+
+    /// Takes everything down and undeclares the parameters of cameras and joints.
+    pub fn close(self) {
+        self.deactivate();
+        self.outputs.close();
+    }
+
+    /// What the operator compares with the robot in front of him.
+    pub fn summary(&self, opened: &Opened, parameters: &Parameters) -> String {
+        let Opened { info, joints, time, .. } = opened;
+        let PolicyInfo { checkpoint, family, geometry, robot, backend, steps, seed, synthetic: _ } = info;
+        format!(
+            "Ready after {:.1} s\n  checkpoint  {} ({family:?}), {} px images, chunks of {} rows, {steps} denoise steps, seed {seed}\n  \
+             backend     {}, {}, {:.0} MB of weights\n  robot       {robot}, {} joints: {}\n  inputs      {}\n  \
+             commands    {}, {}\n  limits      {}",
+            time.as_secs_f64(),
+            checkpoint.display(),
+            geometry.vision.image_size,
+            geometry.horizon,
+            device(backend),
+            backend.dtypes,
+            backend.weight_bytes as f64 / 1e6,
+            joints.len(),
+            joints.join(", "),
+            self.subscriptions.topics.join(", "),
+            match self.config.replan {
+                Replan::Drain => format!("a chunk for every {} rows", self.config.execution_horizon),
+                Replan::Rate(hz) => format!("a chunk {hz} times a second"),
+            },
+            if parameters.control.dry_run.get() { "to ~/preview only: this is a dry run" } else { "to the robot" },
+            self.limits(),
+        )
+    }
+
+    /// Which joints have no limits: their commands are only checked to be finite.
+    fn limits(&self) -> String {
+        let bare = self.config.joints.iter().filter(|joint| joint.limits == JointLimits::default());
+        let bare: Vec<_> = bare.map(|joint| joint.name.as_str()).collect();
+        match bare.len() {
+            0 => "every joint has some".to_owned(),
+            count if count == self.config.joints.len() => "NONE: give the node a urdf or joint_limits".to_owned(),
+            _ => format!("none for {}", bare.join(", ")),
+        }
+    }
+}
+
+/// The instruction in force, which follows its parameter from now on.
+fn instruction(node: &Node, parameters: &Parameters, changes: Sender<Message>) -> Arc<Instruction> {
+    let instruction = Arc::new(Instruction::new(changes));
+    let (set, clock) = (instruction.clone(), node.get_clock());
+    let follow = move |text: &Arc<str>| {
+        // The parameter was validated; only an empty text, which sets nothing, is refused here.
+        if !text.is_empty() {
+            let _ = set.set(text.as_bytes(), now(&clock), None);
+        }
+    };
+    follow(&parameters.default_instruction.get());
+    parameters.default_instruction.on_change(follow);
+    instruction
+}
+
+fn device(backend: &BackendInfo) -> String {
+    format!("{}: {}", backend.name, backend.device)
+}

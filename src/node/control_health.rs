@@ -1,0 +1,92 @@
+//! Diagnostics of the control thread: how chunks become commands, and what the limits cut.
+
+use ros_env::diagnostic_msgs::msg::{DiagnosticStatus, KeyValue};
+
+use super::{
+    diagnostics::{milliseconds, value},
+    inference::ControlReport,
+};
+use crate::control::{ControlState, ControlStatus, LimitCounts};
+
+/// Level, message and values of a status.
+pub type Health = (u8, String, Vec<KeyValue>);
+
+/// Status `control`: latches, delays, counters and punctuality. Empties the report's lateness.
+pub fn control(report: &mut ControlReport) -> Health {
+    let Some(status) = &report.status else {
+        return (DiagnosticStatus::OK, "Not configured".to_owned(), Vec::new());
+    };
+    let (level, message) = match (&status.latch, &status.waiting, status.state) {
+        (Some(latch), _, _) => (DiagnosticStatus::ERROR, format!("{latch}. Nothing is commanded until ~/reset")),
+        (None, Some(waiting), _) => (DiagnosticStatus::WARN, waiting.to_string()),
+        (None, None, ControlState::Executing) if status.unguided => {
+            (DiagnosticStatus::WARN, "Commanding chunks that are not guided: an inference takes too many rows of a chunk".to_owned())
+        }
+        (None, None, state) => (DiagnosticStatus::OK, told(state).to_owned()),
+    };
+    let mut values = counters(status);
+    if let Some((median, p99, largest)) = report.lateness.report() {
+        let times = [("lateness_ms_median", median), ("lateness_ms_p99", p99), ("lateness_ms_max", largest)];
+        values.extend(times.map(|(key, time)| value(key, format_args!("{:.3}", time.as_secs_f64() * 1e3))));
+    }
+    (level, message, values)
+}
+
+fn told(state: ControlState) -> &'static str {
+    match state {
+        ControlState::Inactive => "Inactive",
+        ControlState::Waiting => "Waiting for a measured pose and the first chunk",
+        ControlState::Holding => "Holding the pose until there is a chunk",
+        ControlState::Executing => "Commanding",
+        ControlState::Braking => "Coming to rest",
+        ControlState::Latched => "Stopped",
+    }
+}
+
+fn counters(status: &ControlStatus) -> Vec<KeyValue> {
+    let rows = |rows: Option<usize>| rows.map_or_else(|| "unknown".to_owned(), |rows| rows.to_string());
+    let counts = &status.counts;
+    let mut values = vec![
+        value("state", format_args!("{:?}", status.state)),
+        value("chunks", counts.chunks),
+        value("chunks_rejected", counts.refused.values().sum::<u64>()),
+    ];
+    values.extend(counts.refused.iter().map(|(reason, count)| value(&format!("rejected_{reason}"), count)));
+    values.extend([
+        value("overruns", counts.overruns),
+        value("abandoned", counts.abandoned),
+        value("stalls", counts.stalls),
+        value("skipped_rows", counts.skipped_rows),
+        value("delay_rows_p95", rows(status.delay_p95)),
+        value("delay_rows_last", rows(status.last_delay)),
+        value("rows_left", status.rows_left),
+        value("execution_horizon", status.execution_horizon),
+    ]);
+    if let Some(refusal) = &counts.last_refusal {
+        values.push(value("last_rejection", refusal));
+    }
+    values
+}
+
+/// Status `limits`: how many values each limit cut, and the last one of each.
+pub fn limits(counts: &LimitCounts, before: &LimitCounts) -> Health {
+    let named = |counts: &LimitCounts| {
+        let LimitCounts { position, step, velocity, acceleration } = counts.clone();
+        [("position", position), ("step", step), ("velocity", velocity), ("acceleration", acceleration)]
+    };
+    let mut values = Vec::new();
+    let mut cutting = Vec::new();
+    for ((kind, now), (_, before)) in named(counts).into_iter().zip(named(before)) {
+        values.push(value(&format!("{kind}_cut"), now.values));
+        if let Some(last) = &now.last {
+            values.push(value(&format!("{kind}_last"), last));
+            if now.values > before.values {
+                cutting.push(last.to_string());
+            }
+        }
+    }
+    match cutting.is_empty() {
+        true => (DiagnosticStatus::OK, "No command was cut".to_owned(), values),
+        false => (DiagnosticStatus::WARN, format!("Commands are cut: {}", cutting.join("; ")), values),
+    }
+}
