@@ -128,6 +128,22 @@ fn aloha_sim_passes_every_value_as_it_is() {
 }
 
 #[test]
+fn switched_and_normalized_positions_are_grippers_unless_the_profile_says_otherwise() {
+    let grippers = |profile: &RobotProfile| -> Vec<String> {
+        profile.actions.iter().filter(|column| column.gripper).map(|column| column.joint.clone()).collect()
+    };
+    for name in ["aloha.yaml", "aloha_sim.yaml"] {
+        assert_eq!(grippers(&profile(name)), ["left_gripper", "right_gripper"]);
+    }
+    assert_eq!(grippers(&profile("droid.yaml")), ["robotiq_85_left_knuckle_joint"]);
+    assert_eq!(grippers(&profile("so101.yaml")), ["gripper"]);
+    let no = GOOD.replace("threshold: 0.5}", "threshold: 0.5, gripper: false}");
+    assert_eq!(grippers(&RobotProfile::from_yaml(&no).unwrap()), [""; 0]);
+    let more = GOOD.replace("delta: true}", "delta: true, gripper: true}");
+    assert_eq!(grippers(&RobotProfile::from_yaml(&more).unwrap()), ["turn", "grip"]);
+}
+
+#[test]
 fn every_field_of_a_profile_is_understood() {
     let profile = good();
     assert_eq!(profile.state[0].map.to_policy(0.3), 0.3);

@@ -24,7 +24,7 @@ use pi0_tt::{
             },
         },
     },
-    model::{Camera, DenoiseRequest, Geometry, ModelInputs, Prompt},
+    model::{Camera, DenoiseRequest, Geometry, Guidance, ModelInputs, Prompt},
 };
 
 use DataType::{Bfloat8B, Bfloat16, Float32};
@@ -198,6 +198,10 @@ fn ttnn_accepts_every_op_and_gives_what_was_inferred() {
         (Op::Concat { memory: DRAM }, vec![heads(1, 64, 256), heads(1, 320, 256)]),
         (Op::Add { dtype: Bfloat16, memory: L1 }, vec![rows, rows]),
         (Op::Add { dtype: Float32, memory: DRAM }, vec![matrix(64, 32, Float32, DRAM), matrix(64, 32, Float32, DRAM)]),
+        (
+            Op::Addcmul { memory: DRAM },
+            vec![matrix(64, 32, Float32, DRAM), matrix(64, 32, Float32, DRAM), matrix(64, 32, Float32, L1)],
+        ),
         (multiply(None), vec![rows, rows]),
         (multiply(Some(Activation::Gelu)), vec![rows, rows]),
         (multiply(Some(Activation::Silu)), vec![rows, rows]),
@@ -407,8 +411,10 @@ fn full_size_graph(dispatch: Dispatch) {
             prompt: Prompt { ids: vec![0; 32] },
             state: vec![0.0; geometry.state_dim],
         };
-        let request = DenoiseRequest { noise: vec![0.0; geometry.horizon * geometry.action_dim], steps: 10, guidance: None };
-        for round in 0..2 {
+        let chunk = vec![0.0; geometry.horizon * geometry.action_dim];
+        let guidance = Guidance { previous: chunk.clone(), weights: vec![0.5; geometry.horizon], max_weight: 10.0 };
+        for (round, guidance) in [None, None, Some(guidance.clone()), Some(guidance)].into_iter().enumerate() {
+            let request = DenoiseRequest { noise: chunk.clone(), steps: 10, guidance };
             let start = Instant::now();
             let chunk = resident.infer(&inputs, &request).unwrap_or_else(|error| panic!("{cameras} cameras: {error}"));
             assert_eq!(chunk.actions.len(), geometry.horizon * geometry.action_dim);

@@ -13,7 +13,7 @@ use crate::{
             terms::CoreGrid,
         },
     },
-    model::{Camera, DenoiseRequest, Geometry, ModelInputs, Prompt},
+    model::{Camera, DenoiseRequest, Geometry, Guidance, ModelInputs, Prompt},
 };
 
 /// Record the TTNN ops of one inference, without a card and without weights
@@ -34,6 +34,9 @@ pub struct Args {
     /// Euler steps
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = super::steps())]
     steps: usize,
+    /// A chunk that is guided by the chunk before (real-time chunking)
+    #[arg(long)]
+    guided: bool,
     /// Worker cores of the card: 8x8 on an n150, 8x7 where a row is kept for dispatch
     #[arg(long, value_name = "XxY", default_value = "8x8", value_parser = grid)]
     grid: CoreGrid,
@@ -43,8 +46,8 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, CliError> {
-    let Args { geometry, cameras, tokens, steps, grid, ref out } = *args;
-    let recording = record(Workload { geometry, cameras, tokens, steps }, DeviceInfo::wormhole(grid))?;
+    let Args { geometry, cameras, tokens, steps, guided, grid, ref out } = *args;
+    let recording = record(Workload { geometry, cameras, tokens, steps, guided }, DeviceInfo::wormhole(grid))?;
     recording.write(out)?;
     let launches = recording.events.iter().filter(|event| matches!(event, Event::Run { call, .. } if call.launches())).count();
     super::print(format_args!("{launches} launches, {} tensors\n", recording.tensors.len()))?;
@@ -53,7 +56,7 @@ pub fn run(args: &Args) -> Result<ExitCode, CliError> {
 
 /// One inference of `workload` on `device`, op by op.
 pub fn record(workload: Workload, device: DeviceInfo) -> Result<Recording, CliError> {
-    let Workload { geometry, cameras, tokens, steps } = workload;
+    let Workload { geometry, cameras, tokens, steps, guided } = workload;
     let mut resident = Resident::without_values(Record::new(Shapes::new(device)), &geometry, Dispatch::EachOp)?;
     let pixels = vec![0.0; 3 * geometry.vision.image_size.pow(2)];
     let inputs = ModelInputs {
@@ -61,7 +64,9 @@ pub fn record(workload: Workload, device: DeviceInfo) -> Result<Recording, CliEr
         prompt: Prompt { ids: vec![0; tokens] },
         state: vec![0.0; geometry.state_dim],
     };
-    let request = DenoiseRequest { noise: vec![0.0; geometry.horizon * geometry.action_dim], steps, guidance: None };
+    let chunk = vec![0.0; geometry.horizon * geometry.action_dim];
+    let guidance = guided.then(|| Guidance { previous: chunk.clone(), weights: vec![0.0; geometry.horizon], max_weight: 1.0 });
+    let request = DenoiseRequest { noise: chunk, steps, guidance };
     resident.infer(&inputs, &request)?;
     Ok(resident.runtime().recording(workload))
 }

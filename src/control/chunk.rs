@@ -23,7 +23,7 @@ pub struct CommandRows {
 pub enum ChunkError {
     #[error("The chunk has no rows or no joints")]
     Empty,
-    #[error("The chunk has {found} values and {rows} rows of {joints} joints need {}", rows * joints)]
+    #[error("The chunk has {found} values and {rows} rows of {joints} joints need {}", rows.saturating_mul(*joints))]
     Width { found: usize, rows: usize, joints: usize },
     #[error("Row {row} commands {value} to joint {joint}")]
     NotFinite { row: usize, joint: String, value: f64 },
@@ -35,7 +35,7 @@ pub enum ChunkError {
     Horizon { found: usize, expected: usize },
     #[error("The chunk commands {found} joints and the robot has {expected}")]
     Joints { found: usize, expected: usize },
-    #[error("The model's output has {found} values and {rows} rows of {action_dim} need {}", rows * action_dim)]
+    #[error("The model's output has {found} values and {rows} rows of {action_dim} need {}", rows.saturating_mul(*action_dim))]
     ModelWidth { found: usize, rows: usize, action_dim: usize },
     #[error("The chunk has a row every {found} s and the robot takes one every {expected} s")]
     OtherPeriod { found: f64, expected: f64 },

@@ -20,6 +20,7 @@ mod status;
 mod synchronizer;
 mod track;
 
+pub use crate::robot::JointLimits;
 pub use chunk::{ChunkError, CommandRows};
 pub use clock::{ClockJump, ClockWatch};
 pub use config::{Chunking, ControlConfig, ControlError, OnInstruction, Replan, StallAction};
@@ -27,7 +28,7 @@ pub use controller::Controller;
 pub use drift::{Drift, DriftWatch};
 pub use exchange::{ComputedChunk, GuidanceRequest, Installed, Join, Measured, Tick, Ticket, Trajectory};
 pub use freshness::{AgeLimit, NotUsable};
-pub use joint::{JointControl, JointLimits};
+pub use joint::JointControl;
 pub use limits::{Cut, CutCount, LimitCounts, LimitError, LimitKind, Limiter, Motion};
 pub use stamp::Stamp;
 pub use status::{ControlCounts, ControlState, ControlStatus, Latch};

@@ -65,7 +65,7 @@ impl Steps {
     }
 }
 
-/// What is left of a chunk: limited commands for one control step after the other.
+/// What is left of a chunk: commands for one control step after the other.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     /// The control step of row 0.
@@ -119,6 +119,10 @@ impl Plan {
     /// Rows that are not consumed.
     pub fn left(&self) -> &[Vec<f64>] {
         &self.rows[self.consumed..]
+    }
+
+    pub fn left_mut(&mut self) -> &mut [Vec<f64>] {
+        &mut self.rows[self.consumed..]
     }
 
     /// Rows that are not consumed, or else the last one.

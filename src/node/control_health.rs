@@ -3,7 +3,7 @@
 use ros_env::diagnostic_msgs::msg::{DiagnosticStatus, KeyValue};
 
 use super::{
-    diagnostics::{milliseconds, value},
+    diagnostics::value,
     inference::ControlReport,
 };
 use crate::control::{ControlState, ControlStatus, LimitCounts};

@@ -349,3 +349,6 @@ impl<'a> Manager<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,7 @@ struct ActionEntry {
     delta: bool,
     threshold: Option<f64>,
     clip: Option<[f64; 2]>,
+    gripper: Option<bool>,
 }
 
 /// Unit of the policy's value. The robot's is ROS's own: rad or m, and with `normalized` what the driver reports.
@@ -158,7 +159,7 @@ impl Problems {
     }
 
     fn action_column(&mut self, entry: ActionEntry, state: &[StateColumn]) -> ActionColumn {
-        let ActionEntry { joint, command: kind, unit, sign, linear, delta, threshold, clip } = entry;
+        let ActionEntry { joint, command: kind, unit, sign, linear, delta, threshold, clip, gripper } = entry;
         let place = format!("action joint {joint}");
         let map = self.affine(&place, unit, sign, linear);
         let origin = state.iter().position(|column| column.joint == joint);
@@ -177,7 +178,9 @@ impl Problems {
                 format!("{place}: clip must be [least, largest], not [{least}, {largest}]")
             });
         }
-        ActionColumn { joint, kind, map, delta: origin.filter(|_| delta), threshold, clip }
+        // Arms are in rad or deg, or in velocities; what is left in values of its own, or switched, is a gripper.
+        let switched = threshold.is_some() || (unit == Unit::Normalized && kind == CommandKind::Position);
+        ActionColumn { joint, kind, map, delta: origin.filter(|_| delta), threshold, clip, gripper: gripper.unwrap_or(switched) }
     }
 
     fn camera(&mut self, slot: &str, entry: CameraEntry) -> CameraSlot {

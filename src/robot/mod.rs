@@ -1,16 +1,21 @@
-//! Declared robot profiles: which joints in which order and unit, gripper maps, delta masks, camera slots, control rate.
+//! Declared robot profiles: which joints in which order and unit, gripper maps, delta masks, camera slots, control rate. And the limits of
+//! joints that a robot's own description has.
 //!
 //! A checkpoint knows columns of numbers; a robot has named joints. A profile (`config/robots/*.yaml`) says which column is which joint
 //! and how its values convert. Knows nothing of checkpoints, ROS or clocks.
 
 mod file;
 mod installed;
+mod limits;
 mod map;
+mod urdf;
 
 use std::{collections::BTreeMap, path::Path, path::PathBuf};
 
 pub use installed::find;
+pub use limits::JointLimits;
 pub use map::{Affine, Horn, StateMap};
+pub use urdf::{UrdfError, UrdfLimits};
 
 use crate::observation::ResizeKernel;
 
@@ -52,6 +57,9 @@ pub struct ActionColumn {
     pub threshold: Option<f64>,
     /// Least and largest of the policy's absolute value.
     pub clip: Option<[f64; 2]>,
+    /// The joint opens and closes a gripper: it is commanded at once where an arm's joint is blended, and may be kept from its command by
+    /// what it holds.
+    pub gripper: bool,
 }
 
 /// What a command value is.
@@ -121,6 +129,10 @@ pub enum RobotError {
     File { path: PathBuf, error: Box<RobotError> },
     #[error("The robot profile is not as expected. {0}")]
     Yaml(String),
+    #[error("Cannot read the URDF {path}: {source}")]
+    ReadUrdf { path: PathBuf, source: std::io::Error },
+    #[error("{path} cannot be used: {source}")]
+    Urdf { path: PathBuf, source: UrdfError },
     #[error("The robot profile has {} problem{}:{}", .0.len(), if .0.len() == 1 { "" } else { "s" }, list(.0))]
     Invalid(Vec<String>),
 }

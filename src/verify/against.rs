@@ -6,15 +6,15 @@ use super::{
 };
 use crate::{
     backend::{
-        self, Backend, BackendOptions, Shown,
+        self, Backend, BackendOptions, NoProbe, Shown,
         reference::{Reference, ReferenceOptions, Rows},
     },
     checkpoint::{Weights, synthetic},
-    model::{Camera, DenoiseRequest, Geometry, ModelInputs, Prompt, noise},
+    model::{Camera, DenoiseRequest, Geometry, Guidance, ModelInputs, PrefixSchedule, Prompt, noise},
 };
 
 /// Compares a chunk of `options`' backend with the reference's, tensor by tensor, within the bounds of bfloat16: once with every camera
-/// and once with one of them absent, with prompts of different lengths.
+/// and once with one of them absent, with prompts of different lengths, and each again guided by the reference's chunk.
 pub fn verify_against_reference(
     geometry: &Geometry,
     weights: &Weights,
@@ -31,9 +31,17 @@ pub fn verify_against_reference(
             DenoiseRequest { noise: noise(0, run as u64, geometry.horizon * geometry.action_dim), steps, guidance: None };
         let (mut found, mut wanted) = (Shown::default(), Shown::default());
         let chunk = backend.infer_probed(&inputs, &request, &mut found)?;
-        let golden = reference.infer_probed(&inputs, &request, &mut wanted)?;
+        let prefix = reference.prefix_probed(&inputs, &mut wanted)?;
+        let golden = reference.denoise_probed(&prefix, &inputs, &request, &mut wanted)?;
         let mut scores = compare(&found, &wanted);
         scores.push(score("actions", Precision::BF16.actions(), &widen(&chunk.actions), &widen(&golden.actions)));
+        let weights = PrefixSchedule::Linear.prefix_weights(geometry.horizon / 8, geometry.horizon / 2, geometry.horizon);
+        let guidance = Guidance { previous: golden.actions, weights, max_weight: 10.0 };
+        let noise = noise(1, run as u64, geometry.horizon * geometry.action_dim);
+        let request = DenoiseRequest { noise, steps, guidance: Some(guidance) };
+        let chunk = backend.infer_probed(&inputs, &request, &mut NoProbe)?;
+        let golden = reference.denoise(&prefix, &inputs, &request)?;
+        scores.push(score("guided_actions", Precision::BF16.actions(), &widen(&chunk.actions), &widen(&golden.actions)));
         report.add(scores, Rows::Needed);
     }
     Ok(report)

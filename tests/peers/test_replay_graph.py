@@ -35,13 +35,14 @@ def replay(version: str, graph: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Records the graph of the published checkpoint's geometry for cameras, prompt tokens and a grid of cores."""
+    """Records the graph of the published checkpoint's geometry for cameras, prompt tokens, a grid of cores, and guided or not."""
     folder = tmp_path_factory.mktemp("graphs")
 
-    def record(cameras: int, tokens: int = 32, grid: str = "8x8") -> Path:
-        path = folder / f"{cameras}-{tokens}-{grid}.json"
+    def record(cameras: int, tokens: int = 32, grid: str = "8x8", *, guided: bool = False) -> Path:
+        path = folder / f"{cameras}-{tokens}-{grid}-{guided}.json"
         if not path.exists():
             size = ["--geometry", "base", "--cameras", str(cameras), "--tokens", str(tokens), "--grid", grid]
+            size += ["--guided"] if guided else []
             subprocess.run([wire.BINARIES / "pi0_tt", "graph", *size, "--out", path], check=True)
         return path
 
@@ -52,15 +53,26 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 CASES = [(1, 32, "8x8"), (2, 32, "8x8"), (3, 32, "8x8"), (2, 20, "8x8"), (3, 48, "8x8"), (4, 48, "8x8"), (2, 32, "8x7")]
 
 
+def check_as_recorded(version: str, graph: Path) -> list[str]:
+    """Replays a recording, which has to succeed; the names of its ops."""
+    done = replay(version, graph)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0, done.stderr
+    ops = [event["call"]["op"] for event in json.loads(graph.read_text())["events"] if event["event"] == "run"]
+    views = ops.count("reshape")
+    assert done.stdout.startswith(f"TTNN {version}: {len(ops) - views} ops and {views} views as recorded")
+    return ops
+
+
 @pytest.mark.parametrize(("cameras", "tokens", "grid"), CASES)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_op_runs_on_ttnn_as_recorded(version: str, cameras: int, tokens: int, grid: str, graphs: Callable[..., Path]) -> None:
-    done = replay(version, graphs(cameras, tokens, grid))
-    print(done.stdout, done.stderr)
-    assert done.returncode == 0, done.stderr
-    runs = [event for event in json.loads(graphs(cameras, tokens, grid).read_text())["events"] if event["event"] == "run"]
-    views = sum(event["call"]["op"] == "reshape" for event in runs)
-    assert done.stdout.startswith(f"TTNN {version}: {len(runs) - views} ops and {views} views as recorded")
+    check_as_recorded(version, graphs(cameras, tokens, grid))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_op_of_a_guided_chunk_runs_on_ttnn_as_recorded(version: str, graphs: Callable[..., Path]) -> None:
+    assert check_as_recorded(version, graphs(2, guided=True)).count("addcmul") == 20
 
 
 # Faults of a recording, and what the replay has to say about each. TTNN's own words after the name of its exception.
@@ -205,6 +217,15 @@ def test_reference_of_rotary_embedding_turns_halves_by_an_angle(values: Callable
     (turned,) = Reference()({"op": "rotary_embedding"}, [x, np.full((1, 1, 3, 64), np.cos(angle)), np.full((1, 1, 3, 64), np.sin(angle))])
     pairs, wanted = turned[..., :32] + 1j * turned[..., 32:], (x[..., :32] + 1j * x[..., 32:]) * np.exp(1j * angle)
     np.testing.assert_allclose(pairs, wanted, rtol=1e-5)
+
+
+def test_reference_of_addcmul_is_a_guided_step(values: Callable[..., np.ndarray]) -> None:
+    # x + dt (v - g w (previous - x + t v)) from its factors, as the card gets them.
+    x, v, previous, w = values(1, 1, 4, 32), values(1, 1, 4, 32), values(1, 1, 4, 32), abs(values(1, 1, 4, 1))
+    dt, t, g = -0.1, 0.7, 2.7619
+    addcmul = lambda a, b, c: Reference()({"op": "addcmul"}, [a, b, c])[0]
+    stepped = addcmul(addcmul(-dt * g * w * previous, 1 + dt * g * w, x), 1 - g * t * w, dt * v)
+    np.testing.assert_allclose(stepped, x + dt * (v - g * w * (previous - (x - t * v))), rtol=1e-4, atol=1e-6)
 
 
 def test_references_of_activations_are_those_of_the_definition() -> None:

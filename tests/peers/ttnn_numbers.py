@@ -72,6 +72,9 @@ class Reference:
     def add(self, call, a, b):
         return a + b
 
+    def addcmul(self, call, a, b, c):
+        return a + b * c
+
     def multiply(self, call, a, b):
         return ACTIVATIONS[call["lhs_activation"]](a) * b
 

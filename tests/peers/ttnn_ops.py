@@ -121,6 +121,9 @@ class Ops:
     def add(self, call, a, b):
         return self.ttnn.add(a, b, **self.terms.output(call))
 
+    def addcmul(self, call, a, b, c):
+        return self.ttnn.addcmul(a, b, c, **self.terms.output(call))
+
     def multiply(self, call, a, b):
         activation = self.terms.activation(call["lhs_activation"])
         self.ttnn.multiply(a, b, output_tensor=a, input_tensor_a_activations=[] if activation is None else [activation])

@@ -387,6 +387,7 @@ fn launch(op: &Op, inputs: &[&shim::Tensor]) -> Result<Vec<UniquePtr<shim::Tenso
             shim::concat_rows(&rows, memory.into())
         }
         Op::Add { dtype, memory } => shim::add(inputs[0], inputs[1], dtype.into(), memory.into()),
+        Op::Addcmul { memory } => shim::addcmul(inputs[0], inputs[1], inputs[2], memory.into()),
         Op::Multiply { lhs_activation } => {
             return shim::multiply_in_place(inputs[0], inputs[1], activation(lhs_activation)).map(|()| Vec::new());
         }

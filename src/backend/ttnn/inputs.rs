@@ -2,7 +2,7 @@
 
 use crate::{
     checkpoint::Tensor,
-    model::{Camera, Geometry, ModelInputs},
+    model::{Camera, EulerSchedule, Geometry, Guidance, ModelInputs, guidance_weight},
 };
 
 use super::weights::patch_columns;
@@ -54,10 +54,48 @@ pub fn placed(values: &[f32], width: usize, first: usize, rows: usize) -> Vec<f3
     out
 }
 
+/// Factors of step `step` that is guided, `[horizon, columns]` each: of `x`, of `dt v`, and what is added, so that their sum is
+/// `x + dt v` with the guided `v`.
+///
+/// `v - g w (previous - x + t v)` times `dt`, sorted by what the card has.
+pub fn guidance(guidance: &Guidance, schedule: EulerSchedule, step: usize, columns: usize) -> [Vec<f32>; 3] {
+    let time = schedule.exact_time(step);
+    let g = f64::from(guidance_weight(time, guidance.max_weight));
+    let weights = || guidance.weights.iter().flat_map(|&weight| std::iter::repeat_n(g * f64::from(weight), columns));
+    [
+        weights().map(|weight| (1.0 + schedule.dt() * weight) as f32).collect(),
+        weights().map(|weight| (1.0 - time * weight) as f32).collect(),
+        weights().zip(&guidance.previous).map(|(weight, &row)| (-schedule.dt() * weight * f64::from(row)) as f32).collect(),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Prompt;
+    use crate::{
+        checkpoint::synthetic::uniform,
+        model::{PrefixSchedule, Prompt},
+    };
+
+    #[test]
+    fn factors_of_a_guided_step_are_the_guided_velocity_times_dt() {
+        let (horizon, columns) = (50, 32);
+        let schedule = EulerSchedule::new(10).unwrap();
+        let values = |salt: &str| uniform(salt, horizon * columns);
+        let weights = PrefixSchedule::Exp.prefix_weights(7, 25, horizon);
+        let guide = Guidance { previous: values("previous"), weights, max_weight: 10.0 };
+        for step in 0..schedule.steps() {
+            let (x, v) = (values("x"), values("v"));
+            let mut guided = v.clone();
+            guide.guide(schedule.exact_time(step), &x, &mut guided);
+            let [x_factor, velocity_factor, pull] = guidance(&guide, schedule, step, columns);
+            for i in 0..x.len() {
+                let found = x_factor[i] * x[i] + velocity_factor[i] * (schedule.dt() as f32 * v[i]) + pull[i];
+                let wanted = x[i] + schedule.dt() as f32 * guided[i];
+                assert!((found - wanted).abs() <= 1e-6, "step {step}, value {i}: {found} and {wanted}");
+            }
+        }
+    }
 
     #[test]
     fn a_patch_is_channel_by_channel_and_absent_cameras_have_none() {

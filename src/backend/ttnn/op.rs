@@ -49,6 +49,8 @@ pub enum Op {
     Concat { memory: MemoryConfig },
     /// `ttnn.add(a, b)`
     Add { dtype: DataType, memory: MemoryConfig },
+    /// `ttnn.addcmul(a, b, c)`: `a + b c`. All of one shape and one number format.
+    Addcmul { memory: MemoryConfig },
     /// `ttnn.multiply(a, b, input_tensor_a_activations = [...], output_tensor = a)`: `a` becomes `activation(a) b`. No output.
     Multiply { lhs_activation: Option<Activation> },
     /// `ttnn.where(condition, a, b)`: `a` where the condition is not zero, else `b`. All of one shape.
@@ -71,6 +73,7 @@ impl Op {
             Self::RotaryEmbedding { .. } => "rotary_embedding",
             Self::Concat { .. } => "concat",
             Self::Add { .. } => "add",
+            Self::Addcmul { .. } => "addcmul",
             Self::Multiply { .. } => "multiply",
             Self::Where { .. } => "where",
             Self::Reshape { .. } => "reshape",
@@ -176,6 +179,12 @@ impl Op {
                 rules.count(2..=2)?;
                 rules.require(shapes[0] == shapes[1], "operands need one shape")?;
                 Ok(vec![TensorSpec::new(shapes[0], dtype, memory)])
+            }
+            Self::Addcmul { memory } => {
+                rules.count(3..=3)?;
+                rules.require(shapes.iter().all(|&shape| shape == shapes[0]), "operands need one shape")?;
+                rules.require(inputs.iter().all(|spec| spec.dtype == inputs[0].dtype), "operands need one number format")?;
+                Ok(vec![TensorSpec { memory, ..inputs[0] }])
             }
             Self::Multiply { .. } => {
                 rules.count(2..=2)?;

@@ -41,6 +41,9 @@ pub struct Workload {
     pub cameras: usize,
     pub tokens: usize,
     pub steps: usize,
+    /// Guided by the chunk before (real-time chunking).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guided: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

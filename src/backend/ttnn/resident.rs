@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Instant};
 use bytes::Bytes;
 
 use super::{
-    graph::{self, Denoise, KeyValues, Model, Ops, Prefix, Schedule, model::suffix_rows, prefill::padded_rows},
+    graph::{self, Denoise, GuidedStep, KeyValues, Model, Ops, Prefix, Schedule, model::suffix_rows, prefill::padded_rows},
     inputs,
     pack::{pack, unpack},
     runtime::{Runtime, RuntimeError},
@@ -21,14 +21,14 @@ use crate::{
 /// Kinds of prefix that are kept ready, the least recently used one goes first. Each holds its tables, its keys and values, and what its
 /// traces allocate in DRAM: tens of MB for up to three cameras on 64 cores, hundreds where hidden activations do not fit into L1.
 const KEPT_SESSIONS: usize = 8;
-/// DRAM for the traces of all kept sessions, in each of the card's 12 banks: 3,177 launches of about 5 kB, with room for a second number
-/// of steps.
+/// DRAM for the traces of all kept sessions, in each of the card's 12 banks: 3,177 launches of about 5 kB, with room for the guided loop
+/// beside the free one.
 pub const TRACE_REGION_BYTES: usize = KEPT_SESSIONS * (3 << 20);
 
 /// How ops reach the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dispatch {
-    /// Captured once for each combination of cameras, prompt length and steps, then replayed.
+    /// Captured once for each combination of cameras, prompt length, steps and guidance or none, then replayed.
     Trace,
     /// Op by op: for first bring-up, simulators and the CPU.
     EachOp,
@@ -42,7 +42,10 @@ pub struct Resident<R: Runtime> {
     info: BackendInfo,
     /// What the schedules and the prompt are made of; absent when the runtime holds no values.
     source: Option<Source>,
+    /// By number of steps.
     schedules: BTreeMap<usize, Schedule<R::Tensor>>,
+    /// Inputs of guided loops, by number of steps.
+    guided: BTreeMap<usize, Vec<GuidedStep<R::Tensor>>>,
     /// Most recently used last.
     sessions: Vec<Session<R>>,
     /// Counts computed prefixes: only the newest one's keys and values are still there.
@@ -52,6 +55,19 @@ pub struct Resident<R: Runtime> {
 struct Source {
     weights: Weights,
     embed_tokens: Tensor,
+}
+
+/// A kind of denoise loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Loop {
+    steps: usize,
+    guided: bool,
+}
+
+impl From<&DenoiseRequest> for Loop {
+    fn from(request: &DenoiseRequest) -> Self {
+        Self { steps: request.steps, guided: request.guidance.is_some() }
+    }
 }
 
 /// Present cameras and prompt tokens: what the shapes of a prefix depend on.
@@ -67,8 +83,7 @@ struct Session<R: Runtime> {
     noise: R::Tensor,
     vision: Stage<R, R::Tensor>,
     prefill: Stage<R, Vec<KeyValues<R::Tensor>>>,
-    /// By number of steps.
-    loops: BTreeMap<usize, Stage<R, R::Tensor>>,
+    loops: BTreeMap<Loop, Stage<R, R::Tensor>>,
 }
 
 /// A part of the graph with its newest output, and its trace once it is captured.
@@ -162,7 +177,8 @@ impl<R: Runtime> Resident<R> {
             dtypes: "bfloat8_b weights (bfloat16 in the prefix's attention), bfloat16 activations, float32 sums".to_owned(),
             weight_bytes: recipes.iter().map(|recipe| recipe.spec.bytes() as u64).sum(),
         };
-        Self { runtime, model, dispatch, info, source, schedules: BTreeMap::new(), sessions: Vec::new(), generation: 0 }
+        let (schedules, guided) = (BTreeMap::new(), BTreeMap::new());
+        Self { runtime, model, dispatch, info, source, schedules, guided, sessions: Vec::new(), generation: 0 }
     }
 
     pub fn runtime(&self) -> &R {
@@ -178,23 +194,20 @@ impl<R: Runtime> Resident<R> {
         let geometry = self.model.geometry;
         check::inputs(&geometry, inputs)?;
         check::request(&geometry, inputs, request)?;
-        if request.guidance.is_some() {
-            return Err(BackendError::Unsupported { what: "guidance yet".to_owned() });
-        }
         let key = key(inputs);
-        self.prepare(key, Some(request.steps))?;
+        self.prepare(key, Some(request.into()))?;
         // Everything that a chunk needs goes up before its first op.
         self.write_observation(key, inputs)?;
         self.write_request(key, inputs, request)?;
         let times = self.run_prefix(key, reborrow(&mut probe))?;
-        self.run_denoise(key, request.steps, times, probe)
+        self.run_denoise(key, request.into(), times, probe)
     }
 
     /// Makes everything that must exist before a trace is captured.
     ///
     /// A tensor that is made while a trace exists may lie where the trace writes. So traces go first, and are captured again when
     /// they are next used.
-    fn prepare(&mut self, key: Key, steps: Option<usize>) -> Result<(), BackendError> {
+    fn prepare(&mut self, key: Key, denoise: Option<Loop>) -> Result<(), BackendError> {
         if let Some(found) = self.sessions.iter().position(|session| session.key == key) {
             let session = self.sessions.remove(found);
             self.sessions.push(session);
@@ -206,14 +219,25 @@ impl<R: Runtime> Resident<R> {
             let session = Session::new(&mut self.runtime, &self.model, key)?;
             self.sessions.push(session);
         }
-        if let Some(steps) = steps.filter(|steps| !self.schedules.contains_key(steps)) {
+        let Some(Loop { steps, guided }) = denoise else { return Ok(()) };
+        if !self.schedules.contains_key(&steps) {
             self.drop_traces();
             let euler = EulerSchedule::new(steps).ok_or(BackendError::NoSteps)?;
             let weights = self.source.as_ref().map(|source| &source.weights);
             let schedule = Schedule::new(&mut self.runtime, &self.model, weights, euler)?;
             self.schedules.insert(steps, schedule);
         }
+        if guided && !self.guided.contains_key(&steps) {
+            self.drop_traces();
+            let inputs = graph::guided_steps(&mut self.runtime, &self.model.geometry, steps)?;
+            self.guided.insert(steps, inputs);
+        }
         Ok(())
+    }
+
+    /// Whether [`Resident::prepare`] has nothing to make for this loop.
+    fn has(&self, Loop { steps, guided }: Loop) -> bool {
+        self.schedules.contains_key(&steps) && (!guided || self.guided.contains_key(&steps))
     }
 
     fn drop_traces(&mut self) {
@@ -241,13 +265,23 @@ impl<R: Runtime> Resident<R> {
 
     fn write_request(&mut self, key: Key, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<(), BackendError> {
         let Geometry { horizon, action_dim, state_dim, .. } = self.model.geometry;
-        let Self { runtime, sessions, .. } = self;
+        let Self { runtime, sessions, guided, .. } = self;
         let session = newest(sessions, key)?;
-        for (tensor, values, width, first) in
-            [(&session.state, &inputs.state, state_dim, horizon), (&session.noise, &request.noise, action_dim, 0)]
-        {
+        let mut write = |tensor, values: &[f32], width, first| {
             let spec = runtime.spec(tensor);
-            runtime.write(tensor, pack(&spec, &inputs::placed(values, width, first, spec.shape.rows())))?;
+            runtime.write(tensor, pack(&spec, &inputs::placed(values, width, first, spec.shape.rows())))
+        };
+        write(&session.state, &inputs.state, state_dim, horizon)?;
+        write(&session.noise, &request.noise, action_dim, 0)?;
+        if let Some(guidance) = &request.guidance {
+            let steps = guided.get(&request.steps).ok_or(BackendError::ForeignCache)?;
+            let schedule = EulerSchedule::new(request.steps).ok_or(BackendError::NoSteps)?;
+            for (step, GuidedStep { x_factor, velocity_factor, pull }) in steps.iter().enumerate() {
+                let values = inputs::guidance(guidance, schedule, step, action_dim);
+                for (tensor, values) in [x_factor, velocity_factor, pull].into_iter().zip(values) {
+                    write(tensor, &values, action_dim, 0)?;
+                }
+            }
         }
         Ok(())
     }
@@ -271,19 +305,25 @@ impl<R: Runtime> Resident<R> {
     fn run_denoise(
         &mut self,
         key: Key,
-        steps: usize,
+        kind: Loop,
         times: StageTimes,
         probe: Option<&mut (dyn Probe + Send)>,
     ) -> Result<Chunk, BackendError> {
         let Geometry { horizon, action_dim, .. } = self.model.geometry;
-        let Self { runtime, model, dispatch, sessions, schedules, .. } = self;
+        let Loop { steps, guided } = kind;
+        let Self { runtime, model, dispatch, sessions, schedules, guided: inputs, .. } = self;
         let Session { denoise, state, noise, prefill, loops, .. } = newest(sessions, key)?;
         let (Some(schedule), Some(cache)) = (schedules.get(&steps), &prefill.output) else {
             return Err(BackendError::ForeignCache);
         };
+        let guided = match (guided, inputs.get(&steps)) {
+            (true, Some(inputs)) => Some(inputs.as_slice()),
+            (true, None) => return Err(BackendError::ForeignCache),
+            (false, _) => None,
+        };
         let start = Instant::now();
-        let actions = loops.entry(steps).or_default().run(runtime, *dispatch, "denoise", probe, |ops| {
-            graph::denoise(ops, model, (denoise, schedule), cache, state, noise)
+        let actions = loops.entry(kind).or_default().run(runtime, *dispatch, "denoise", probe, |ops| {
+            graph::denoise(ops, model, (denoise, schedule), guided, cache, [state, noise])
         })?;
         let spec = runtime.spec(actions);
         let values = unpack(&spec, &runtime.download(actions)?);
@@ -317,16 +357,16 @@ impl<R: Runtime> Backend for Resident<R> {
         if generation != self.generation {
             return Err(BackendError::StaleCache);
         }
-        if !self.schedules.contains_key(&request.steps) {
-            // A new schedule is made while no trace exists, which takes the keys and values along: compute them again.
-            self.prepare(key, Some(request.steps))?;
+        if !self.has(request.into()) {
+            // A loop's tensors are made while no trace exists, which takes the keys and values along: compute them again.
+            self.prepare(key, Some(request.into()))?;
             self.write_observation(key, inputs)?;
             self.run_prefix(key, None)?;
             // It is the same prefix again, and no other one was computed since.
             self.generation = generation;
         }
         self.write_request(key, inputs, request)?;
-        self.run_denoise(key, request.steps, prefix.times.clone(), None)
+        self.run_denoise(key, request.into(), prefix.times.clone(), None)
     }
 
     fn infer(&mut self, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<Chunk, BackendError> {

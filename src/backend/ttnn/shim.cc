@@ -463,6 +463,10 @@ std::unique_ptr<Tensor> add(const Tensor& a, const Tensor& b, DataType dtype, Me
     return wrap(ttnn::add(get(a), get(b), native(dtype), native(memory)));
 }
 
+std::unique_ptr<Tensor> addcmul(const Tensor& a, const Tensor& b, const Tensor& c, Memory memory) {
+    return wrap(ttnn::addcmul(get(a), get(b), get(c), 1.0F, native(memory)));
+}
+
 namespace {
 
 // From v0.67.0 `multiply` takes `fast_and_approximate_mode`: true is the matrix engine's product, the only one of v0.66.0.

@@ -107,6 +107,7 @@ std::unique_ptr<Tensor> rotary_embedding(
     const Tensor& x, const Tensor& cos, const Tensor& sin, Memory memory, const Compute& compute);
 std::unique_ptr<Tensor> concat_rows(rust::Slice<const Operand> inputs, Memory memory);
 std::unique_ptr<Tensor> add(const Tensor& a, const Tensor& b, DataType dtype, Memory memory);
+std::unique_ptr<Tensor> addcmul(const Tensor& a, const Tensor& b, const Tensor& c, Memory memory);
 void multiply_in_place(const Tensor& a, const Tensor& b, Activation lhs_activation);
 std::unique_ptr<Tensor> select(const Tensor& condition, const Tensor& a, const Tensor& b, Memory memory);
 std::unique_ptr<Tensor> reshape(

@@ -187,6 +187,8 @@ mod ffi {
         ) -> Result<UniquePtr<Tensor>>;
         fn concat_rows(inputs: &[Operand], memory: Memory) -> Result<UniquePtr<Tensor>>;
         fn add(a: &Tensor, b: &Tensor, dtype: DataType, memory: Memory) -> Result<UniquePtr<Tensor>>;
+        /// `a + b c`
+        fn addcmul(a: &Tensor, b: &Tensor, c: &Tensor, memory: Memory) -> Result<UniquePtr<Tensor>>;
         /// `a` becomes `activation(a) b`.
         fn multiply_in_place(a: &Tensor, b: &Tensor, lhs_activation: Activation) -> Result<()>;
         fn select(condition: &Tensor, a: &Tensor, b: &Tensor, memory: Memory) -> Result<UniquePtr<Tensor>>;

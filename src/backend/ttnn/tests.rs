@@ -21,7 +21,7 @@ use crate::{
         reference::{Reference, ReferenceOptions},
     },
     checkpoint::{Dtype, Weights, synthetic},
-    model::{Camera, DenoiseRequest, Geometry, ModelInputs, Prompt, noise},
+    model::{Camera, DenoiseRequest, Geometry, Guidance, ModelInputs, PrefixSchedule, Prompt, noise},
 };
 
 const STEPS: usize = 10;
@@ -64,6 +64,15 @@ fn inputs(present: &[bool], tokens: u32, salt: &str) -> ModelInputs {
 fn request(index: u64) -> DenoiseRequest {
     let geometry = Geometry::small();
     DenoiseRequest { noise: noise(3, index, geometry.horizon * geometry.action_dim), steps: STEPS, guidance: None }
+}
+
+/// `request` guided by the rows of `previous` from row 10 on.
+fn guided(index: u64, previous: &[f32], schedule: PrefixSchedule) -> DenoiseRequest {
+    let geometry = Geometry::small();
+    let mut rows = previous[10 * geometry.action_dim..].to_vec();
+    rows.resize(previous.len(), 0.0);
+    let weights = schedule.prefix_weights(7, 25, geometry.horizon);
+    DenoiseRequest { guidance: Some(Guidance { previous: rows, weights, max_weight: 10.0 }), ..request(index) }
 }
 
 /// Root mean square of the difference over that of `wanted`.
@@ -120,21 +129,49 @@ fn every_layer_and_the_actions_stay_within_the_cards_bounds_of_the_reference() {
 }
 
 #[test]
+fn guided_chunks_stay_within_the_cards_bounds_of_the_reference() {
+    let inputs = inputs(&[true, true, false], 9, "a");
+    for numerics in [Numerics::Formats, Numerics::Kernels] {
+        let (mut card, weights) = model(Dispatch::EachOp, numerics);
+        let mut reference = Reference::new(Geometry::small(), &weights, ReferenceOptions::default()).unwrap();
+        let previous = reference.infer(&inputs, &request(1)).unwrap().actions;
+        let free = card.infer(&inputs, &request(0)).unwrap().actions;
+        for schedule in [PrefixSchedule::Linear, PrefixSchedule::Exp, PrefixSchedule::Ones, PrefixSchedule::Zeros] {
+            let request = guided(0, &previous, schedule);
+            let (found, golden) =
+                (card.infer(&inputs, &request).unwrap().actions, reference.infer(&inputs, &request).unwrap().actions);
+            let (rms, pcc) = (relative_rms(&found, &golden), correlation(&found, &golden));
+            println!("{numerics:?}, {schedule:?}: actions relative RMS {rms:.2e}, PCC {pcc:.6}");
+            assert!(rms <= 2e-2 && pcc >= 0.9995, "{numerics:?} {schedule:?}: {rms} {pcc}");
+            assert!(relative_rms(&found, &free) > 0.1, "{schedule:?} changed nothing");
+        }
+    }
+}
+
+#[test]
 fn a_captured_trace_follows_its_inputs_and_equals_op_by_op() {
     let (mut traced, _) = model(Dispatch::Trace, Numerics::Formats);
     let (mut eager, _) = model(Dispatch::EachOp, Numerics::Formats);
-    let mut seen = Vec::new();
+    let mut seen: Vec<Vec<f32>> = Vec::new();
     // Two kinds of prefix, each captured once and then replayed with other cameras, states and noise.
     for (index, (present, tokens, salt)) in
         [(&[true, true][..], 9, "a"), (&[true, true], 9, "b"), (&[true, false], 12, "a"), (&[true, true], 9, "c")]
             .into_iter()
             .enumerate()
     {
-        let (inputs, request) = (inputs(present, tokens, salt), request(index as u64));
-        let (found, wanted) = (traced.infer(&inputs, &request).unwrap(), eager.infer(&inputs, &request).unwrap());
-        assert_eq!(found.actions, wanted.actions, "inference {index}");
-        assert!(!seen.contains(&found.actions), "inference {index} repeats an earlier one");
-        seen.push(found.actions);
+        let inputs = inputs(present, tokens, salt);
+        let mut requests = vec![request(index as u64)];
+        // The guided loop is a trace of its own beside the free one, and follows what guides it.
+        if let Some(previous) = seen.last() {
+            requests
+                .extend([PrefixSchedule::Linear, PrefixSchedule::Ones].map(|schedule| guided(index as u64, previous, schedule)));
+        }
+        for request in requests {
+            let (found, wanted) = (traced.infer(&inputs, &request).unwrap(), eager.infer(&inputs, &request).unwrap());
+            assert_eq!(found.actions, wanted.actions, "inference {index}");
+            assert!(!seen.contains(&found.actions), "inference {index} repeats an earlier one");
+            seen.push(found.actions);
+        }
     }
 }
 
@@ -150,6 +187,11 @@ fn a_prefix_that_a_newer_one_overwrote_is_refused() {
     let fewer = DenoiseRequest { steps: 5, ..request(1) };
     let short = card.denoise(&first, &a, &fewer).unwrap();
     assert_eq!(short.actions, card.infer(&a, &fewer).unwrap().actions);
+    // So does the first guided chunk.
+    let guided = guided(1, &again.actions, PrefixSchedule::Linear);
+    let first = card.prefix(&a).unwrap();
+    let pulled = card.denoise(&first, &a, &guided).unwrap();
+    assert_eq!(pulled.actions, card.infer(&a, &guided).unwrap().actions);
     let first = card.prefix(&a).unwrap();
     assert_eq!(again.actions, card.denoise(&first, &a, &request(1)).unwrap().actions);
     assert!(matches!(card.denoise(&first, &inputs(&[true, true], 10, "a"), &request(1)), Err(BackendError::ForeignCache)));
@@ -246,7 +288,11 @@ fn a_failure_anywhere_in_a_chunk_is_an_error_and_the_next_chunk_is_right() {
         let mut card = card.unwrap();
         // While tables are uploaded, in each stage, in captures, in replays, and while the actions come down.
         for (index, calls) in [3, 12, 40, 60, 110, 200, 420, 0, 5, 1, 8].into_iter().enumerate() {
-            let (inputs, request) = (inputs(&[true, index % 2 == 0], 9 + index as u32 / 3, "a"), request(index as u64));
+            let inputs = inputs(&[true, index % 2 == 0], 9 + index as u32 / 3, "a");
+            let request = match index % 3 {
+                1 => guided(index as u64, &request(index as u64).noise, PrefixSchedule::Linear),
+                _ => request(index as u64),
+            };
             left.store(calls, Ordering::Relaxed);
             let outcome = card.infer(&inputs, &request);
             let failed = left.swap(-1, Ordering::Relaxed) < 0;

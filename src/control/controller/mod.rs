@@ -183,6 +183,9 @@ impl Controller {
         self.steps.lose_time();
         self.due = f64::NEG_INFINITY;
         self.measured = None;
+        if let Some(drift) = &mut self.drift {
+            drift.forget();
+        }
         self.drop_pending();
         self.brake(Then::Forget);
     }
@@ -413,10 +416,14 @@ impl Controller {
             self.consumed += (skipped + usize::from(row.is_some())) as u64;
             self.counts.skipped_rows += skipped as u64;
             if let Some(mut row) = row {
-                // Changes the row only when others were skipped before it.
+                // A row changes here when others were skipped before it; else the plan is limited as a whole when it is told.
                 self.limiter.limit(motion, &mut row, &mut self.limits);
                 *before = Before::Moved;
-                let rows = (!mem::replace(told, true)).then(|| [&row].into_iter().chain(plan.left()).cloned().collect());
+                let rows = (!mem::replace(told, true)).then(|| {
+                    let mut ahead = motion.clone();
+                    plan.left_mut().iter_mut().for_each(|row| self.limiter.limit(&mut ahead, row, &mut self.limits));
+                    [&row].into_iter().chain(plan.left()).cloned().collect()
+                });
                 return self.tell(step, now, row, rows);
             }
             self.counts.stalls += 1;
@@ -519,10 +526,6 @@ impl Controller {
         if let Some(measured) = &self.measured {
             self.limiter.measure(&mut motion, &measured.positions);
         }
-        let mut limited = motion.clone();
-        for row in &mut planned {
-            self.limiter.limit(&mut limited, row, &mut self.limits);
-        }
         let source = Source { actions: model_actions, action_dim, anchor, first: delay };
         self.course = Course::Following { plan: Plan::new(first, planned, source), motion, before, told: false };
         self.delays.record(usize::try_from(self.steps.last() - pending.step).unwrap_or(0));
@@ -571,3 +574,6 @@ fn braking_path(limiter: &Limiter, motion: &Motion, period: f64) -> Vec<Vec<f64>
     }
     rows
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,9 +124,13 @@ impl LimitCounts {
 pub enum LimitError {
     #[error("The control period must be a positive number of seconds, not {0}")]
     Period(f64),
-    #[error("The position limits of joint {joint} must be the least and the largest, not [{least}, {largest}]")]
+    #[error(
+        "The position limits of joint {joint} must be the least and the largest, not [{least}, {largest}]. Correct the URDF or set joint_limits.{joint}"
+    )]
     Range { joint: String, least: f64, largest: f64 },
-    #[error("The {what} limit of joint {joint} must be above 0 and finite, not {value}")]
+    #[error(
+        "The {what} limit of joint {joint} must be above 0 and finite, not {value}. Correct the URDF or set joint_limits.{joint}"
+    )]
     NotPositive { joint: String, what: &'static str, value: f64 },
     #[error(
         "The acceleration limit {value} of joint {joint} changes its step by {change:e} from row to row. It must be at least {LEAST_STEP_CHANGE:e}"

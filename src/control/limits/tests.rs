@@ -278,7 +278,9 @@ fn limits_that_no_robot_has_are_refused_and_name_the_joint() {
         ] {
             assert_eq!(
                 refused(limits, PERIOD),
-                format!("The {what} limit of joint elbow must be above 0 and finite, not {value}")
+                format!(
+                    "The {what} limit of joint elbow must be above 0 and finite, not {value}. Correct the URDF or set joint_limits.elbow"
+                )
             );
         }
     }

@@ -84,6 +84,7 @@ fn arithmetic_steps(call: &Op) -> u64 {
         // Two products and their sum.
         Op::RotaryEmbedding { .. } => 3,
         Op::Add { .. } | Op::Where { .. } => 1,
+        Op::Addcmul { .. } => 2,
         Op::Multiply { lhs_activation, .. } => 1 + u64::from(lhs_activation.is_some()),
         _ => 0,
     }

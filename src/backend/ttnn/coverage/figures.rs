@@ -48,10 +48,11 @@ pub fn title(coverage: &Coverage) -> String {
     let workload = &coverage.workload;
     let plural = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
     format!(
-        "{}, {}, {} on {}, {}x{} cores",
+        "{}, {}, {}{} on {}, {}x{} cores",
         plural(workload.cameras, "camera"),
         plural(workload.tokens, "token"),
         plural(workload.steps, "step"),
+        if workload.guided { ", guided" } else { "" },
         coverage.device.name,
         coverage.device.grid.x,
         coverage.device.grid.y,

@@ -225,7 +225,7 @@ impl Coverage {
             Direction::Down => Module::Denoise,
         };
         let geometry = &self.workload.geometry;
-        // Embedded tokens are scaled and noise is drawn. Everything else is moved.
+        // Embedded tokens are scaled, noise is drawn, factors of the guidance are computed. Everything else is moved.
         let flops = match (direction, module) {
             (Direction::Up, Module::Prefix) => self.workload.tokens * geometry.vlm.width,
             (Direction::Up, Module::Denoise) => geometry.horizon * geometry.action_dim,

@@ -18,7 +18,7 @@ pub enum Module {
     Prefix,
     /// State, actions and time to rows of the expert, and its rows back to velocities.
     Suffix,
-    /// Noise and Euler steps.
+    /// Noise, Euler steps and their guidance.
     Denoise,
     /// Who sees whom.
     Masks,
@@ -55,7 +55,7 @@ impl Module {
             _ if in_layer => Self::Gemma,
             (Some("prefill"), _) => Self::Prefix,
             // The state's rows take the place of the last ones; the velocity is added to the actions.
-            (Some("denoise"), Op::Add { .. }) => Self::Denoise,
+            (Some("denoise"), Op::Add { .. } | Op::Addcmul { .. }) => Self::Denoise,
             (Some("denoise"), _) => Self::Suffix,
             _ => Self::Common,
         }
@@ -70,7 +70,7 @@ impl Module {
             ["inputs", "patches"] => Some(Self::Siglip),
             ["inputs", "prompt"] => Some(Self::Prefix),
             ["inputs", "state"] => Some(Self::Suffix),
-            ["inputs", "noise"] => Some(Self::Denoise),
+            ["inputs", "noise" | "guidance"] => Some(Self::Denoise),
             _ => Some(Self::Common),
         }
     }

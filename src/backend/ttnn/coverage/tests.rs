@@ -13,7 +13,7 @@ use crate::{
             },
         },
     },
-    model::{Camera, DenoiseRequest, Geometry, ModelInputs, Prompt},
+    model::{Camera, DenoiseRequest, Geometry, Guidance, ModelInputs, Prompt},
 };
 
 const L1: MemoryConfig = MemoryConfig::L1Interleaved;
@@ -27,7 +27,7 @@ const COMPUTE: ComputeKernelConfig = ComputeKernelConfig {
 const GRID: CoreGrid = CoreGrid { x: 8, y: 8 };
 
 fn workload() -> Workload {
-    Workload { geometry: Geometry::small(), cameras: 1, tokens: 5, steps: 2 }
+    Workload { geometry: Geometry::small(), cameras: 1, tokens: 5, steps: 2, guided: false }
 }
 
 fn bf16(shape: [usize; 4], memory: MemoryConfig) -> TensorSpec {
@@ -137,8 +137,9 @@ fn resident(workload: Workload, dispatch: Dispatch) -> Recording {
         prompt: Prompt { ids: vec![0; workload.tokens] },
         state: vec![0.0; geometry.state_dim],
     };
-    let request =
-        DenoiseRequest { noise: vec![0.0; geometry.horizon * geometry.action_dim], steps: workload.steps, guidance: None };
+    let chunk = vec![0.0; geometry.horizon * geometry.action_dim];
+    let guidance = Guidance { previous: chunk.clone(), weights: vec![0.0; geometry.horizon], max_weight: 1.0 };
+    let request = DenoiseRequest { noise: chunk, steps: workload.steps, guidance: workload.guided.then_some(guidance) };
     resident.infer(&inputs, &request).unwrap();
     resident.runtime().recording(workload)
 }
@@ -169,7 +170,7 @@ fn every_part_of_the_model_is_accounted_for() {
 
 #[test]
 fn the_published_model_reaches_what_it_was_designed_for() {
-    let workload = Workload { geometry: Geometry::base(), cameras: 2, tokens: 32, steps: 10 };
+    let workload = Workload { geometry: Geometry::base(), cameras: 2, tokens: 32, steps: 10, guided: false };
     let recording = resident(workload, Dispatch::EachOp);
     let coverage = Coverage::new("π0".into(), &recording).unwrap();
     let total = &coverage.total;
@@ -185,6 +186,21 @@ fn the_published_model_reaches_what_it_was_designed_for() {
     // Weights alone are the floor of the denoise steps.
     let denoise = &coverage.stages[2];
     assert!(denoise.rooflines[0].ms >= denoise.weight_bytes as f64 / 288e6 && denoise.rooflines[0].ms < 15.0, "{denoise:?}");
+}
+
+#[test]
+fn guidance_costs_a_launch_a_step_and_its_factors_in_the_same_batch() {
+    let [free, guided] = [false, true].map(|guided| {
+        let workload = Workload { geometry: Geometry::base(), cameras: 2, tokens: 32, steps: 10, guided };
+        Coverage::new("π0".into(), &resident(workload, Dispatch::EachOp)).unwrap()
+    });
+    assert_eq!(guided.total.launches, free.total.launches + 10);
+    assert!(guided.total.launches <= 3200, "{}", guided.total.launches);
+    let (batches, tensors, bytes) = free.crossings(Direction::Up);
+    assert_eq!(guided.crossings(Direction::Up), (batches, tensors + 30, bytes + 30 * 64 * 32 * 4));
+    assert!(guided.total.dram_bytes - free.total.dram_bytes < 1 << 20);
+    let share = |coverage: &Coverage| coverage.modules.iter().find(|share| share.module == Module::Denoise).unwrap().card.ops;
+    assert_eq!(share(&guided), share(&free) + 10);
 }
 
 #[test]

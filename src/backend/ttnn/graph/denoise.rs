@@ -126,15 +126,43 @@ impl<T: Clone> Schedule<T> {
     }
 }
 
-/// Integrates `noise` to actions. `noise` and `state` are float32 `[1, 1, suffix rows, n]`: actions in the first rows of one, the
+/// What a guided step needs: with it, `x + dt v` becomes `x_factor x + velocity_factor dt v + pull`. All are float32
+/// `[1, 1, suffix rows, action_dim]`, inputs of the loop like the noise.
+pub struct GuidedStep<T> {
+    pub x_factor: T,
+    pub velocity_factor: T,
+    pub pull: T,
+}
+
+/// Inputs for each of `steps` guided steps.
+pub fn guided_steps<R: Runtime>(
+    runtime: &mut R,
+    geometry: &Geometry,
+    steps: usize,
+) -> Result<Vec<GuidedStep<R::Tensor>>, RuntimeError> {
+    let shape = Shape::matrix(suffix_rows(geometry), geometry.action_dim);
+    let zeros = vec![0.0; shape.volume()];
+    for scope in ["inputs", "guidance"] {
+        runtime.enter(scope);
+    }
+    let mut input = || constant(runtime, shape, DataType::Float32, DRAM, &zeros);
+    let step = |_| Ok(GuidedStep { x_factor: input()?, velocity_factor: input()?, pull: input()? });
+    let made = (0..steps).map(step).collect();
+    for _ in 0..2 {
+        runtime.leave();
+    }
+    made
+}
+
+/// Integrates `noise` to actions, guided where there are `guided` steps. `noise` and `state` are float32 `[1, 1, suffix rows, n]`: actions in the first rows of one, the
 /// state in the row behind them of the other.
 pub fn denoise<R: Runtime>(
     ops: &mut Ops<'_, R>,
     model: &Model<R::Tensor>,
     (denoise, schedule): (&Denoise<R::Tensor>, &Schedule<R::Tensor>),
+    guided: Option<&[GuidedStep<R::Tensor>]>,
     cache: &[KeyValues<R::Tensor>],
-    state: &R::Tensor,
-    noise: &R::Tensor,
+    [state, noise]: [&R::Tensor; 2],
 ) -> Result<R::Tensor, RuntimeError> {
     let horizon = model.geometry.horizon;
     let state_rows = ops.scope("state", |ops| ops.linear(state, &model.state, None, &[]))?;
@@ -159,7 +187,13 @@ pub fn denoise<R: Runtime>(
                 let normed = ops.rms_norm(&h)?;
                 let velocity =
                     ops.linear_as(&normed, &schedule.action_out, None, &[], DataType::Float32, MemoryConfig::L1Interleaved)?;
-                ops.add_f32(&x, &velocity)
+                match guided.map(|steps| &steps[step]) {
+                    None => ops.add_f32(&x, &velocity),
+                    Some(GuidedStep { x_factor, velocity_factor, pull }) => {
+                        let pulled = ops.addcmul_f32(pull, x_factor, &x)?;
+                        ops.addcmul_f32(&pulled, velocity_factor, &velocity)
+                    }
+                }
             })
         })?;
     }

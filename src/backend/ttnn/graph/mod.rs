@@ -9,7 +9,7 @@ mod ops;
 pub mod prefill;
 mod vision;
 
-pub use denoise::{Denoise, Schedule, denoise};
+pub use denoise::{Denoise, GuidedStep, Schedule, denoise, guided_steps};
 pub use model::Model;
 pub use ops::Ops;
 pub use prefill::{KeyValues, Prefix, prefill};

@@ -162,6 +162,11 @@ impl<'a, R: Runtime> Ops<'a, R> {
         self.one(&Op::Add { dtype: DataType::Float32, memory: MemoryConfig::DramInterleaved }, &[a, b])
     }
 
+    /// `a + b c`, all of them float32. In DRAM as [`Ops::add_f32`].
+    pub fn addcmul_f32(&mut self, a: &R::Tensor, b: &R::Tensor, c: &R::Tensor) -> Result<R::Tensor, RuntimeError> {
+        self.one(&Op::Addcmul { memory: MemoryConfig::DramInterleaved }, &[a, b, c])
+    }
+
     /// `a` becomes `activation(a) b`: the hidden activations of an MLP need no third place in L1.
     pub fn multiply(&mut self, a: &R::Tensor, b: &R::Tensor, lhs_activation: Option<Activation>) -> Result<(), RuntimeError> {
         self.some(&Op::Multiply { lhs_activation }, &[a, b]).map(|[]| ())

@@ -44,6 +44,10 @@ pub fn compute(op: &Op, numerics: Numerics, operands: &[Operand], results: &[Ten
         (Op::RotaryEmbedding { .. }, [x, cos, sin]) => vec![rotary_embedding(x, cos, sin)],
         (Op::Concat { .. }, operands) => vec![concat(operands, &results[0])],
         (Op::Add { .. }, [a, b]) => vec![elementwise(a, b, add)],
+        (Op::Addcmul { .. }, [a, b, c]) => {
+            let (a, b, c) = (a.rows(), b.rows(), c.rows());
+            vec![a.par_iter().zip(&*b).zip(&*c).map(|((a, b), c)| a + b * c).collect()]
+        }
         (Op::Multiply { lhs_activation }, [a, b]) => vec![elementwise(a, b, |a_values, b_values| {
             if let Some(activation) = *lhs_activation {
                 activation::apply(activation, a_values);

@@ -345,6 +345,15 @@ fn elementwise_ops_round_to_the_dtype_they_are_told() {
 }
 
 #[test]
+fn addcmul_adds_a_product_in_float32() {
+    let mut host = host(Numerics::Kernels);
+    let [a, b, c] = ["a", "b", "c"].map(|salt| given(&mut host, [1, 1, 50, 32], Float32, salt));
+    let got = run(&mut host, &Op::Addcmul { memory: DRAM }, &[&a, &b, &c]);
+    let want: Vec<f64> = (0..a.values.len()).map(|i| a.values[i] + b.values[i] * c.values[i]).collect();
+    assert_close(&got[0], &want, Float32, 1e-7);
+}
+
+#[test]
 fn multiply_changes_its_first_operand_in_place() {
     let mut host = host(Numerics::Formats);
     for dtype in [Float32, Bfloat16, Bfloat8B] {
@@ -490,7 +499,7 @@ fn operands_of_wrong_shape_are_refused_with_the_ops_name() {
     let b = given(&mut host, [1, 1, 32, 96], Bfloat16, "b").tensor;
     let (hifi2, memory) = (compute(MathFidelity::HiFi2), DRAM);
     let split = Op::MinimalMatmulSplit { chunks: 2, config: MINIMAL, dtype: Bfloat16, memory, compute: hifi2 };
-    let cases: [(Op, &[&HostTensor]); 13] = [
+    let cases: [(Op, &[&HostTensor]); 14] = [
         (linear(Bfloat16, MathFidelity::HiFi2, None), &[&a, &b]),
         (linear(Bfloat16, MathFidelity::HiFi2, None), &[&a, &a, &b]),
         (split, &[&a, &b]),
@@ -503,6 +512,7 @@ fn operands_of_wrong_shape_are_refused_with_the_ops_name() {
         (Op::Multiply { lhs_activation: None }, &[&a, &b]),
         (Op::Concat { memory }, &[&a, &b]),
         (Op::Add { dtype: Bfloat16, memory }, &[&a, &b]),
+        (Op::Addcmul { memory }, &[&a, &a, &b]),
         (Op::Reshape { shape: Shape([1, 1, 64, 32]) }, &[&a]),
     ];
     for (op, inputs) in cases {
