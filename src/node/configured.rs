@@ -108,25 +108,25 @@ impl Configured {
     }
 
     /// From here on chunks are computed and commanded.
-    pub fn activate(&self) {
-        self.order(Order::Activate);
+    pub fn activate(&self) -> Result<(), NodeError> {
+        self.order(Order::Activate)
     }
 
     /// When this returns, the stall action was published, and nothing is published any more, not even by an inference that still runs.
-    pub fn deactivate(&self) {
-        self.order(Order::Deactivate);
+    /// After an error it may not have been published, but nothing else is either.
+    pub fn deactivate(&self) -> Result<(), NodeError> {
+        self.order(Order::Deactivate).inspect_err(|_| self.outputs.close())
     }
 
-    fn order(&self, order: Order) {
-        // Refused only by a control thread that panicked, which ends the node.
-        if let Err(reason) = self.control.order(order) {
-            tracing::error!("{reason}");
-        }
+    fn order(&self, order: Order) -> Result<(), NodeError> {
+        self.control.order(order).map(drop).map_err(NodeError::Order)
     }
 
     /// Takes everything down and undeclares the parameters of cameras and joints.
     pub fn close(self) {
-        self.deactivate();
+        if let Err(error) = self.deactivate() {
+            tracing::error!("{error}");
+        }
         self.outputs.close();
     }
 

@@ -21,7 +21,7 @@ use super::{
     inputs::Inputs,
     log::{Change, ChangeLog},
     outputs::Outputs,
-    process::Event,
+    process::{self, Event},
 };
 use crate::{
     control::{ClockWatch, Controller, GuidanceRequest, Measured, NotUsable, Stamp, Ticket, Tick},
@@ -33,6 +33,9 @@ use crate::{
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the node's clock is looked at between two control steps: it may be `/clock`, and may be set at any time.
 const POLL: Duration = Duration::from_millis(1);
+
+/// Longest time for an order: the last commands of a stop take theirs.
+const ORDER_LIMIT: Duration = Duration::from_secs(10);
 
 /// A limit that cut nothing for so long has stopped cutting.
 const LIMIT_QUIET: Duration = Duration::from_secs(3);
@@ -101,7 +104,9 @@ impl Drop for Control {
     fn drop(&mut self) {
         // An error means that the thread has ended already. A panic in it was reported by the hook.
         let _ = self.messages.send(Message::End);
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.thread.take()
+            && process::ends_within(&thread, ORDER_LIMIT)
+        {
             let _ = thread.join();
         }
     }
@@ -112,7 +117,10 @@ pub fn send_order(messages: &Sender<Message>, order: Order) -> Result<String, St
     let (reply, answer) = channel();
     let gone = || "The policy is not configured".to_owned();
     messages.send(Message::Order(order, reply)).map_err(|_| gone())?;
-    answer.recv().unwrap_or_else(|_| Err(gone()))
+    answer.recv_timeout(ORDER_LIMIT).unwrap_or_else(|error| match error {
+        RecvTimeoutError::Timeout => Err("The control thread does not answer".to_owned()),
+        RecvTimeoutError::Disconnected => Err(gone()),
+    })
 }
 
 struct Loop {
