@@ -268,14 +268,13 @@ impl Loop {
 
     /// Where the commanded joints are, when that is known now.
     fn measured(&self, now: Stamp) -> Option<Measured> {
-        let sample = self.parts.inputs.measured(now)?;
-        let message = &sample.message;
+        let (message, stamp) = self.parts.inputs.measured(now)?;
         let names: Vec<String> = message.name.iter().map(ToString::to_string).collect();
         let position = |joint: &String| {
             let index = names.iter().position(|name| name == joint)?;
             message.position.get(index).copied().filter(|position| position.is_finite())
         };
-        Some(Measured { stamp: sample.stamp?, positions: self.parts.joints.iter().map(position).collect() })
+        Some(Measured { stamp, positions: self.parts.joints.iter().map(position).collect() })
     }
 
     fn install(&mut self, computed: Computed, now: Stamp) {

@@ -50,15 +50,8 @@ impl Reporter {
     /// The state at `now` of a node that is active or not.
     pub fn report(&mut self, now: Stamp, active: bool) -> Vec<DiagnosticStatus> {
         let instant = Instant::now();
-        let inputs = &self.inputs;
-        let mut topics = self.topics.iter();
-        let mut status = Vec::new();
-        for camera in &inputs.cameras {
-            status.push(self.input(&camera.input, topics.next(), camera.check(now), instant));
-        }
-        let joint_states = &inputs.joint_states;
-        status.push(self.input(&joint_states.input, topics.next(), joint_states.check(now), instant));
-        status.push(self.input(&inputs.instruction.input, topics.next(), inputs.instruction.check(now), instant));
+        let inputs = self.inputs.check(now).into_iter().zip(&self.topics);
+        let mut status: Vec<_> = inputs.map(|((input, age), topic)| self.input(input, topic, age, instant)).collect();
         let inference = self.shared.status().clone();
         let (control, controller) = {
             let mut report = self.shared.control();
@@ -77,7 +70,7 @@ impl Reporter {
         status
     }
 
-    fn input<T>(&self, input: &Input<T>, topic: Option<&String>, age: Result<f64, NotUsable>, now: Instant) -> DiagnosticStatus {
+    fn input(&self, input: &Input, topic: &str, age: Result<f64, NotUsable>, now: Instant) -> DiagnosticStatus {
         let report = input.report(now);
         let (level, message) = match (&age, &report.refusal) {
             (Err(NotUsable::Missing) | Ok(_), Some(refusal)) => (DiagnosticStatus::ERROR, refusal.clone()),
@@ -86,10 +79,12 @@ impl Reporter {
             (Err(problem), _) => (DiagnosticStatus::ERROR, sentence(problem)),
         };
         let mut values = vec![
-            value("topic", topic.map_or("", String::as_str)),
+            value("topic", topic),
             value("frequency_hz", format_args!("{:.2}", report.rates.frequency)),
             value("received", report.received),
             value("superseded", report.superseded),
+            value("late", report.late),
+            value("unstamped", report.unstamped),
             value("lost", report.lost),
             value("refused", report.refused),
         ];
