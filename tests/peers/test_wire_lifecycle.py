@@ -238,8 +238,9 @@ def test_an_instruction_from_before_a_cleanup_is_not_followed_after_it(managed, 
 
 
 def test_cleanup_frees_the_memory_of_the_policy(managed, robot, tmp_path, monkeypatch):
-    # glibc keeps a pool of freed memory for each thread and gives a new thread any of sixteen: with one pool, what is left is what is held.
+    # glibc keeps freed memory in up to sixteen pools: with one, and large blocks outside of it, what is left is what is held.
     monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
     checkpoint = tmp_path / "small"
     subprocess.run([wire.BINARIES / "pi0_tt", "synth", "--geometry", "small", checkpoint], check=True)
     node = managed(checkpoint=str(checkpoint), denoise_steps=1)
@@ -258,9 +259,10 @@ def test_cleanup_frees_the_memory_of_the_policy(managed, robot, tmp_path, monkey
         cleaned.append(wire.resident_megabytes(node.pid))
     print(f"MB when configured {configured}, after cleanup {cleaned}")
     assert configured[-1] <= 1.02 * configured[5]
-    # Every time, not only as much as the next configure needs again. The first one is also the first to use the libraries.
+    assert cleaned[-1] <= 1.02 * cleaned[5]
+    # The prompt's tokens use only a part of their table, which is read from the file when it is used.
     weights = (checkpoint / "model.safetensors").stat().st_size / 2**20
-    assert all(before - after > weights for before, after in zip(configured[1:], cleaned[1:]))
+    assert all(before - after > 0.75 * weights for before, after in zip(configured, cleaned))
 
 
 # --- failures
