@@ -29,4 +29,5 @@ pub mod policy;
 mod progress;
 pub mod replay;
 pub mod robot;
+pub mod sim;
 pub mod verify;

@@ -21,6 +21,7 @@ mod meter;
 mod outputs;
 mod parameters;
 mod policy_thread;
+mod priority;
 mod process;
 mod services;
 mod subscriptions;

@@ -183,9 +183,6 @@ impl Controller {
         self.steps.lose_time();
         self.due = f64::NEG_INFINITY;
         self.measured = None;
-        if let Some(drift) = &mut self.drift {
-            drift.forget();
-        }
         self.drop_pending();
         self.brake(Then::Forget);
     }
@@ -380,6 +377,10 @@ impl Controller {
     /// Stops a robot that is not where it was commanded to be.
     fn find_drift(&mut self) {
         let (Some(watch), Some(measured)) = (&mut self.drift, &self.measured) else { return };
+        if matches!(self.course, Course::Braking { then: Then::Forget, .. }) {
+            // It is measured anew anyway, and may be elsewhere: simulations that begin anew put it there.
+            return;
+        }
         watch.measure(measured.stamp, &measured.positions);
         if let (Some(drift), None) = (watch.drift(), &self.latch) {
             self.latch = Some(Latch::Drift(drift.clone()));

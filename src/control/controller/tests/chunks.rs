@@ -91,6 +91,24 @@ fn rows_that_a_late_step_skipped_are_consumed() {
 }
 
 #[test]
+fn a_late_step_skips_nothing_of_a_chunk_that_begins_from_a_held_pose() {
+    let mut rig = Rig::new(config());
+    rig.step();
+    let ticket = rig.request();
+    rig.pass(110);
+    rig.install(&ticket, counting(0.0)).unwrap();
+    assert_eq!(rig.tick().command.unwrap()[0], 0.0);
+}
+
+#[test]
+fn after_an_activation_the_delay_is_measured_anew() {
+    let mut rig = Rig::with_delay(config(), 7);
+    rig.controller.deactivate(rig.now);
+    rig.controller.activate();
+    assert_eq!(rig.controller.status().delay_p95, None);
+}
+
+#[test]
 fn the_cold_start_is_no_measure_of_the_delay() {
     let mut rig = Rig::new(config());
     rig.step();
@@ -130,13 +148,16 @@ fn an_inference_starts_so_early_that_its_chunk_takes_over_at_the_execution_horiz
 
 #[test]
 fn an_inference_starts_when_no_more_rows_are_left_than_it_takes() {
-    // The delay of the newest chunk was longer than any before: of its rows fewer are left.
     let mut rig = Rig::with_delay(ControlConfig { execution_horizon: 40, ..config() }, 10);
-    let (_, ticket) = rig.steps_until_request();
-    rig.elbow(20);
-    rig.install(&ticket, counting(0.0)).unwrap();
-    rig.controller.delays = Delays::default();
-    (0..2).for_each(|_| rig.controller.delays.record(10));
+    // A chunk that came at once and leaves room for one that comes later than any before: few of its rows are left.
+    for delay in [0, 20] {
+        let (_, ticket) = rig.steps_until_request();
+        rig.elbow(delay);
+        rig.install(&ticket, counting(0.0)).unwrap();
+        rig.controller.delays = Delays::default();
+        (0..2).for_each(|_| rig.controller.delays.record(10));
+    }
+    assert_eq!(rig.controller.status().rows_left, 30);
     rig.steps_until_request();
     assert_eq!(rig.controller.status().rows_left, 10);
 }
@@ -180,6 +201,24 @@ fn at_a_fixed_rate_inferences_start_by_time_and_one_that_finds_another_running_i
     rig.install(&ticket, counting(0.0)).unwrap();
     assert_eq!(rig.controller.status().counts.overruns, 2);
     assert_eq!(rig.steps_until_request().0, 5);
+}
+
+#[test]
+fn a_rate_that_does_not_fit_the_control_steps_is_kept_in_the_mean() {
+    let mut rig = Rig::new(ControlConfig { replan: Replan::Rate(7.0), ..config() });
+    rig.step();
+    let ticket = rig.request();
+    rig.install(&ticket, counting(0.0)).unwrap();
+    let mut starts = Vec::new();
+    for step in 1..=45 {
+        rig.step();
+        if let Some(ticket) = rig.controller.request(rig.now) {
+            starts.push(step);
+            rig.install(&ticket, counting(0.0)).unwrap();
+        }
+    }
+    // Every 7.14 steps.
+    assert_eq!(starts, [8, 15, 22, 29, 36, 43]);
 }
 
 #[test]
@@ -310,6 +349,19 @@ fn later_chunks_move_on_from_what_was_commanded_not_from_what_was_measured() {
     rig.install(&ticket, constant(100.0)).unwrap();
     let after = rig.elbow(1)[0].unwrap();
     assert!((after - before - 0.1 * (steps + 1) as f64).abs() < 1e-9, "{before} {after}");
+}
+
+#[test]
+fn a_joint_that_takes_velocities_is_where_it_is_measured_when_a_chunk_takes_over() {
+    let mut config = mobile();
+    config.joints[1].limits = JointLimits { position: Some([-1.0, 1.0]), ..JointLimits::default() };
+    let mut rig = Rig::with_delay(ControlConfig { chunking: Chunking::None, ..config }, 0);
+    rig.elbow(5);
+    rig.positions = vec![Some(0.0), Some(0.98)];
+    let (_, ticket) = rig.steps_until_request();
+    rig.install(&ticket, constant(9.0)).unwrap();
+    let wheel: Vec<_> = (0..2).map(|_| rig.step().command.unwrap()[1]).collect();
+    assert!((wheel[0] - 1.0).abs() < 1e-9 && wheel[1] == 0.0, "0.02 rad to its limit: {wheel:?}");
 }
 
 #[test]

@@ -2,13 +2,16 @@
 
 use super::*;
 
-/// Executes a chunk that moves the elbow, and the wheel or gripper, by 0.02 rad (m, rad/s) each row.
+/// Executes 20 rows of a chunk that moves the elbow, and the wheel or gripper, by 0.02 rad (m, rad/s) each row; the robot is where it
+/// is to be.
 fn moving(config: ControlConfig) -> Rig {
     let mut rig = Rig::new(config);
     rig.step();
     let ticket = rig.request();
     rig.install(&ticket, chunk_of(|row| [0.02 * row as f64; 2])).unwrap();
-    rig.elbow(20);
+    for _ in 0..20 {
+        rig.positions = rig.step().command.unwrap().into_iter().map(Some).collect();
+    }
     rig
 }
 
@@ -200,6 +203,49 @@ fn a_robot_that_drifts_from_its_commands_is_stopped_within_a_step_until_the_rese
     rig.controller.reset().unwrap();
     rig.step();
     rig.request();
+}
+
+#[test]
+fn a_robot_that_reaches_each_row_one_period_later_does_not_drift() {
+    let mut rig = moving(ControlConfig { drift: Some(0.001), ..config() });
+    // Row 20 is next, so it stands at row 19 then.
+    for row in 19..49 {
+        rig.positions = vec![Some(0.02 * f64::from(row)); 2];
+        rig.step();
+    }
+    assert_eq!(rig.state(), ControlState::Executing);
+    rig.positions = vec![Some(0.02 * 49.0 - 0.002); 2];
+    rig.step();
+    rig.step();
+    assert_eq!(rig.state(), ControlState::Latched);
+}
+
+#[test]
+fn a_simulation_that_begins_anew_and_puts_the_robot_elsewhere_is_no_drift() {
+    let mut rig = moving(ControlConfig { drift: Some(0.1), ..with_limits(config(), slow(10.0)) });
+    rig.positions = vec![Some(-0.7); 2];
+    rig.pass(-10_000);
+    rig.controller.clock_jumped();
+    for _ in 0..20 {
+        if rig.state() == ControlState::Braking {
+            assert_eq!(rig.controller.request(rig.now), None, "it comes to rest first");
+        }
+        rig.step();
+    }
+    assert_eq!(rig.controller.status().latch, None);
+    let ticket = rig.request();
+    rig.install(&ticket, constant(-0.7)).unwrap();
+    assert_eq!(rig.elbow(2), [Some(-0.7); 2]);
+}
+
+#[test]
+fn a_stop_during_a_new_start_while_braking_is_sent() {
+    let mut rig = moving(with_limits(config(), slow(10.0)));
+    rig.controller.instruction_changed();
+    rig.step();
+    let ticket = rig.request();
+    rig.install(&ticket, constant(9.0)).unwrap();
+    assert!(rig.controller.stop(rig.now).command.is_some());
 }
 
 #[test]
