@@ -177,7 +177,8 @@ impl Policy {
     pub fn warm_up(&mut self, instruction: &str, guided: bool) -> Result<(), PolicyError> {
         let neutral = self.pipeline.neutral_inputs(instruction)?;
         let Geometry { horizon, action_dim, .. } = self.info.geometry;
-        let mut kinds = vec![None];
+        let mut kinds = Vec::new();
+        // First, because its tensors are made while a card has no traces: those of a free chunk would be captured in vain.
         if guided {
             kinds.push(Some(Guidance {
                 previous: vec![0.0; horizon * action_dim],
@@ -185,6 +186,7 @@ impl Policy {
                 max_weight: 1.0,
             }));
         }
+        kinds.push(None);
         for guidance in kinds {
             let chunk = self.compute(&neutral.inputs, self.next_index, guidance)?;
             self.pipeline.robot_actions(&chunk.actions, &neutral.anchor)?;

@@ -11,7 +11,7 @@ use super::{
     NodeError,
     control::{Control, Message, Order, Parts},
     control_parameters::JointParameters,
-    diagnostics::Reporter,
+    diagnostics::{Reporter, device},
     inputs::{Inputs, Instruction},
     now,
     outputs::{Destination, Outputs},
@@ -22,7 +22,6 @@ use super::{
     subscriptions::{self, Subscriptions},
 };
 use crate::{
-    backend::BackendInfo,
     control::{ControlConfig, Controller, JointLimits, Replan},
     policy::PolicyInfo,
 };
@@ -104,29 +103,29 @@ impl Configured {
     /// What reports the inputs and the inference.
     pub fn reporter(&self, node: &Node, opened: &Opened, thread: &PolicyThread) -> Reporter {
         let topics = self.subscriptions.topics.clone();
-        Reporter::new(node, device(&opened.info.backend), self.inputs.clone(), topics, thread.shared.clone())
+        Reporter::new(node, &opened.info.backend, self.inputs.clone(), topics, thread.shared.clone())
     }
 
     /// From here on chunks are computed and commanded.
-    pub fn activate(&self) {
-        self.order(Order::Activate);
+    pub fn activate(&self) -> Result<(), NodeError> {
+        self.order(Order::Activate)
     }
 
     /// When this returns, the stall action was published, and nothing is published any more, not even by an inference that still runs.
-    pub fn deactivate(&self) {
-        self.order(Order::Deactivate);
+    /// After an error it may not have been published, but nothing else is either.
+    pub fn deactivate(&self) -> Result<(), NodeError> {
+        self.order(Order::Deactivate).inspect_err(|_| self.outputs.close())
     }
 
-    fn order(&self, order: Order) {
-        // Refused only by a control thread that panicked, which ends the node.
-        if let Err(reason) = self.control.order(order) {
-            tracing::error!("{reason}");
-        }
+    fn order(&self, order: Order) -> Result<(), NodeError> {
+        self.control.order(order).map(drop).map_err(NodeError::Order)
     }
 
     /// Takes everything down and undeclares the parameters of cameras and joints.
     pub fn close(self) {
-        self.deactivate();
+        if let Err(error) = self.deactivate() {
+            tracing::error!("{error}");
+        }
         self.outputs.close();
     }
 
@@ -182,8 +181,4 @@ fn instruction(node: &Node, parameters: &Parameters, changes: Sender<Message>) -
     follow(&parameters.default_instruction.get());
     parameters.default_instruction.on_change(follow);
     instruction
-}
-
-fn device(backend: &BackendInfo) -> String {
-    format!("{}: {}", backend.name, backend.device)
 }

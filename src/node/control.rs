@@ -21,7 +21,8 @@ use super::{
     inputs::Inputs,
     log::{Change, ChangeLog},
     outputs::Outputs,
-    process::Event,
+    priority,
+    process::{self, Event},
 };
 use crate::{
     control::{ClockWatch, Controller, GuidanceRequest, Measured, NotUsable, Stamp, Ticket, Tick},
@@ -33,6 +34,9 @@ use crate::{
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the node's clock is looked at between two control steps: it may be `/clock`, and may be set at any time.
 const POLL: Duration = Duration::from_millis(1);
+
+/// Longest time for an order: the last commands of a stop take theirs.
+const ORDER_LIMIT: Duration = Duration::from_secs(10);
 
 /// A limit that cut nothing for so long has stopped cutting.
 const LIMIT_QUIET: Duration = Duration::from_secs(3);
@@ -87,7 +91,15 @@ pub struct Control {
 impl Control {
     /// `messages` come from [`channel`]; others may hold senders too, and may use them when the thread has ended.
     pub fn start((messages, inbox): (Sender<Message>, Receiver<Message>), parts: Parts) -> io::Result<Self> {
-        let thread = thread::Builder::new().name("control".to_owned()).spawn(move || Loop::new(parts).run(&inbox))?;
+        let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
+            if let Err(error) = priority::go_first() {
+                tracing::info!(
+                    "The control thread has no real-time priority ({error}): on a busy machine its commands come late. Allow rtprio in \
+                     /etc/security/limits.conf"
+                );
+            }
+            Loop::new(parts).run(&inbox);
+        })?;
         Ok(Self { messages, thread: Some(thread) })
     }
 
@@ -101,7 +113,9 @@ impl Drop for Control {
     fn drop(&mut self) {
         // An error means that the thread has ended already. A panic in it was reported by the hook.
         let _ = self.messages.send(Message::End);
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.thread.take()
+            && process::ends_within(&thread, ORDER_LIMIT)
+        {
             let _ = thread.join();
         }
     }
@@ -112,7 +126,10 @@ pub fn send_order(messages: &Sender<Message>, order: Order) -> Result<String, St
     let (reply, answer) = channel();
     let gone = || "The policy is not configured".to_owned();
     messages.send(Message::Order(order, reply)).map_err(|_| gone())?;
-    answer.recv().unwrap_or_else(|_| Err(gone()))
+    answer.recv_timeout(ORDER_LIMIT).unwrap_or_else(|error| match error {
+        RecvTimeoutError::Timeout => Err("The control thread does not answer".to_owned()),
+        RecvTimeoutError::Disconnected => Err(gone()),
+    })
 }
 
 struct Loop {
@@ -251,14 +268,13 @@ impl Loop {
 
     /// Where the commanded joints are, when that is known now.
     fn measured(&self, now: Stamp) -> Option<Measured> {
-        let sample = self.parts.inputs.measured(now)?;
-        let message = &sample.message;
+        let (message, stamp) = self.parts.inputs.measured(now)?;
         let names: Vec<String> = message.name.iter().map(ToString::to_string).collect();
         let position = |joint: &String| {
             let index = names.iter().position(|name| name == joint)?;
             message.position.get(index).copied().filter(|position| position.is_finite())
         };
-        Some(Measured { stamp: sample.stamp?, positions: self.parts.joints.iter().map(position).collect() })
+        Some(Measured { stamp, positions: self.parts.joints.iter().map(position).collect() })
     }
 
     fn install(&mut self, computed: Computed, now: Stamp) {

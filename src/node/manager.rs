@@ -141,14 +141,8 @@ impl<'a> Manager<'a> {
         let deadline = Instant::now() + TRANSITION_LIMIT;
         let result = match running.phase() {
             Phase::Configuring => self.configure(deadline),
-            Phase::Activating => {
-                self.activate();
-                Ok(())
-            }
-            Phase::Deactivating => {
-                self.deactivate();
-                Ok(())
-            }
+            Phase::Activating => self.configured().map_or(Ok(()), Configured::activate).map_err(Fault::Refused),
+            Phase::Deactivating => self.configured().map_or(Ok(()), Configured::deactivate).map_err(Fault::Broken),
             Phase::CleaningUp | Phase::ShuttingDown | Phase::ErrorProcessing => self.release(deadline),
         };
         if let Err(Fault::Refused(error) | Fault::Broken(error)) = &result {
@@ -221,15 +215,14 @@ impl<'a> Manager<'a> {
         Ok(configured)
     }
 
-    fn activate(&self) {
-        if let Held::Configured(_, configured) = &self.held {
-            configured.activate();
-        }
+    fn configured(&self) -> Option<&Configured> {
+        if let Held::Configured(_, configured) = &self.held { Some(configured) } else { None }
     }
 
-    fn deactivate(&self) {
-        if let Held::Configured(_, configured) = &self.held {
-            configured.deactivate();
+    /// Sends the robot its last command on the way to something else.
+    fn stop_commands(&self) {
+        if let Some(Err(error)) = self.configured().map(Configured::deactivate) {
+            tracing::error!("{error}");
         }
     }
 
@@ -286,7 +279,7 @@ impl<'a> Manager<'a> {
         };
         let running = self.lifecycle.begin(request).ok()?;
         tracing::error!("{reason}");
-        self.deactivate();
+        self.stop_commands();
         self.lifecycle.blame(reason);
         let Next::Process(running) = self.lifecycle.end(running, Outcome::Error) else { return None };
         match self.carry_out(running) {
@@ -302,7 +295,7 @@ impl<'a> Manager<'a> {
         }
         // Illegal only when the node is finalized already, or a client has just begun another transition, which is dropped.
         let running = self.lifecycle.begin(Request::ShutDown);
-        self.deactivate();
+        self.stop_commands();
         let (outcome, result) = match end {
             End::Signal(_) => (Outcome::Success, Ok(())),
             End::Panicked(message) => (Outcome::Error, Err(NodeError::Panicked(message))),

@@ -1,9 +1,9 @@
 //! The ROS 2 node: lifecycle, parameters, subscriptions, the inference thread, publishers, diagnostics.
 //!
 //! Thin: what is computed is [`crate::policy`], what may be published is decided in [`crate::control`]. The executor's threads take samples,
-//! answer services and run the timers. The control thread is the one that publishes commands. The inference thread owns the policy. The main thread carries the transitions of the
-//! lifecycle out ([`manager`]) until there is a reason to end, and takes the ROS entities down; then it does not wait for a running
-//! inference.
+//! answer services and run the timers. The control thread is the one that publishes commands. The inference thread owns the policy. The
+//! main thread carries the transitions of the lifecycle out ([`manager`]) until there is a reason to end, and takes the ROS entities down;
+//! then it does not wait for a running inference.
 
 mod configured;
 mod control;
@@ -21,6 +21,7 @@ mod meter;
 mod outputs;
 mod parameters;
 mod policy_thread;
+mod priority;
 mod process;
 mod services;
 mod subscriptions;
@@ -68,6 +69,8 @@ enum NodeError {
     Policy(#[from] PolicyError),
     #[error("The robot profile's instruction was refused. {0}")]
     Instruction(#[from] InstructionError),
+    #[error("The robot may not have got its last command. {0}")]
+    Order(String),
     #[error("The policy is not open after 60 s. It is still being opened: ask for configure again to go on waiting for it")]
     StillOpening,
     #[error("The backend did not end within 60 s and its memory is not free. Restart the node")]

@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     inference::{self, Request, Shared},
+    priority,
     process::{self, Event, Opened},
 };
 use crate::{
@@ -29,14 +30,15 @@ pub struct PolicyThread {
 }
 
 impl PolicyThread {
-    /// Starts it; the policy is warmed up with `instruction`, else with one of its own. It sends [`Event::Opened`] when the policy is ready or refused, and [`Event::Closed`] when a policy that was ready is
-    /// freed.
+    /// Starts it; the policy is warmed up with `instruction`, else with one of its own. It sends [`Event::Opened`] when the policy is ready or
+    /// refused, and [`Event::Closed`] when a policy that was ready is freed.
     pub fn start(options: PolicyOptions, instruction: Option<String>, events: Sender<Event>) -> io::Result<Self> {
         tracing::info!("Opening {}", options.checkpoint.display());
         let (requests, queue) = mpsc::sync_channel(1);
         let (shared, kind) = (Shared::default(), options.backend.kind);
         let (theirs, told) = (shared.clone(), events.clone());
         let thread = thread::Builder::new().name("inference".to_owned()).spawn(move || {
+            priority::yield_to_others();
             let started = Instant::now();
             // Sending fails only when the main thread is already on its way out.
             match open(&options, instruction) {

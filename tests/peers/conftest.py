@@ -24,6 +24,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def long_chunks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with chunks of 50 rows: a second of motion."""
+    folder = tmp_path_factory.mktemp("policy") / "small"
+    subprocess.run([wire.BINARIES / "pi0_tt", "synth", "--geometry", "small", folder], check=True)
+    return folder
+
+
 def write_profile(path: Path, velocity: tuple[str, ...] = ()) -> Path:
     """A robot profile with every camera; the joints in `velocity` are commanded by their velocity."""
     lines = ["name: wire_test", f"control_rate_hz: {CONTROL_RATE}", "state:"]
@@ -63,6 +71,7 @@ def start_policy(domain: int, tmp_path: Path, checkpoint: Path, profile: Path) -
             "instruction.default": INSTRUCTION,
             # The machine that runs the tests may be busy; the limits themselves are tested with values of their own.
             "joint_states.max_age_ms": 1000.0,
+            "sync.max_skew_ms": 0.0,
             **{f"cameras.{slot}.max_age_ms": 1000.0 for slot in CAMERAS},
         }
         values = defaults | {name.replace("__", "."): value for name, value in parameters.items()}

@@ -183,12 +183,17 @@ def test_a_chunk_that_is_computed_during_deactivate_is_not_published(managed, ro
     robot.wait_until_matched()
     assert robot.change_state("activate")
     robot.wait_for_status("inference", lambda status: "runs for" in status.message or "still running" in status.message)
-    chunks = int(wire.values_of(robot.status("inference"))["chunks"])
+
+    def ended() -> int:
+        values = wire.values_of(robot.status("inference"))
+        return int(values["chunks"]) + int(values["refused_chunks"])
+
+    before = ended()
     start = time.monotonic()
     count = published(robot)
     assert robot.change_state("deactivate")
     assert time.monotonic() - start < 1.0, "Deactivate waited for the inference"
-    robot.wait_for_status("inference", lambda status: int(wire.values_of(status)["chunks"]) > chunks)
+    assert robot.spin_until(lambda: ended() > before, TRANSITION_LIMIT)
     assert published(robot) == count
 
 
@@ -199,8 +204,8 @@ def test_diagnostics_come_in_every_state_and_name_it(managed, robot):
         status = robot.wait_for_status("lifecycle", lambda status: wire.values_of(status)["state"] == state)
         assert status.level == DiagnosticStatus.OK
         assert status.message.lower().startswith(state)
-        inference = robot.diagnostics[-1].status[-1] if state != "unconfigured" else None
-        assert inference is None or inference.name == "policy: inference"
+        if state != "unconfigured":
+            assert robot.status("inference").message == "Inactive" or state == "active"
     assert robot.change_state("cleanup")
     robot.wait_for_status("lifecycle", lambda status: wire.values_of(status)["state"] == "unconfigured")
     assert [status.name for status in robot.diagnostics[-1].status] == ["policy: lifecycle"]
@@ -232,22 +237,22 @@ def test_an_instruction_from_before_a_cleanup_is_not_followed_after_it(managed, 
     assert robot.next_chunk().instruction != "from before"
 
 
-def test_cleanup_frees_the_memory_of_the_policy(managed, robot, tmp_path):
+def test_cleanup_frees_the_memory_of_the_policy(managed, robot, tmp_path, monkeypatch):
+    # glibc keeps a pool of freed memory for each thread and gives a new thread any of sixteen: with one pool, what is left is what is held.
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
     checkpoint = tmp_path / "small"
     subprocess.run([wire.BINARIES / "pi0_tt", "synth", "--geometry", "small", checkpoint], check=True)
     node = managed(checkpoint=str(checkpoint), denoise_steps=1)
-    megabytes, threads, held = [], [], []
+    configured, cleaned, threads = [], [], []
     for _ in range(30):
         assert robot.answer(robot.ask_for("configure"), TRANSITION_LIMIT).success
-        held.append(wire.resident_megabytes(node.pid))
+        configured.append(wire.resident_megabytes(node.pid))
         assert robot.change_state("activate") and robot.change_state("deactivate") and robot.change_state("cleanup")
-        megabytes.append(wire.resident_megabytes(node.pid))
+        cleaned.append(wire.resident_megabytes(node.pid))
         threads.append(len(list(Path(f"/proc/{node.pid}/task").iterdir())))
-    print("MB configured", [round(value, 1) for value in held], "after cleanup", [round(value, 1) for value in megabytes], "threads", threads)
-    # The first cycles fill the allocator's pools and the middleware's.
-    settled, last = max(megabytes[5:10]), max(megabytes[-5:])
-    assert last <= 1.02 * settled
-    assert max(threads[-5:]) <= max(threads[:5])
+    print(f"MB when configured {configured}, after cleanup {cleaned}; threads {threads}")
+    assert cleaned[-1] <= 1.02 * cleaned[5]
+    assert min(threads[-5:]) <= min(threads[:5])
 
 
 # --- failures
@@ -303,6 +308,7 @@ def test_of_two_clients_that_ask_at_once_exactly_one_is_served(managed, robot, m
         assert sorted(asked.answer(future).success for asked, future in futures) == [False, True], label
 
 
+@pytest.mark.full
 def test_a_configure_that_takes_too_long_is_given_up_and_the_next_one_goes_on_with_it(managed, robot, blocked):
     managed(robot=str(blocked.path))
     start = time.monotonic()

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import wire
 from conftest import CAMERAS, CONTROL_RATE, INSTRUCTION, JOINTS, write_profile
-from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
 
@@ -204,7 +203,7 @@ def test_images_and_joints_change_the_chunk(start_policy, make_robot):
     assert not np.array_equal(first_chunks(start_policy, robot, count=1)[0], reference)
 
 
-def test_a_chunk_that_is_not_finite_is_refused_whole(start_policy, robot, checkpoint, tmp_path):
+def test_weights_whose_chunks_are_not_finite_are_refused_before_anything_is_commanded(start_policy, robot, checkpoint, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(checkpoint, broken)
     weights = bytearray((broken / "model.safetensors").read_bytes())
@@ -215,8 +214,7 @@ def test_a_chunk_that_is_not_finite_is_refused_whole(start_policy, robot, checkp
     weights[offset : offset + 4] = np.float32("nan").tobytes()
     (broken / "model.safetensors").write_bytes(weights)
     node = start_policy(checkpoint=str(broken), denoise_steps=1)
-    status = robot.wait_for_status("inference", lambda status: int(wire.values_of(status)["refused_chunks"]) >= 3)
-    assert status.level == DiagnosticStatus.ERROR
-    assert JOINTS[3] in status.message
+    assert robot.spin_until(lambda: not node.alive())
+    assert node.wait(wire.PATIENCE) == 1
+    assert JOINTS[3] in node.output()
     assert not robot.trajectories and not robot.chunks
-    assert node.alive()

@@ -39,13 +39,30 @@ def test_a_signal_ends_the_node_cleanly_within_two_seconds(start_policy, robot, 
 def test_a_signal_does_not_wait_for_an_inference_that_runs_for_seconds(start_policy, robot, tmp_path):
     checkpoint = tmp_path / "small"
     subprocess.run([wire.BINARIES / "pi0_tt", "synth", "--geometry", "small", checkpoint], check=True)
-    node = start_policy(checkpoint=str(checkpoint), denoise_steps=1000, threads=1)
-    status = robot.wait_for_status("inference", lambda status: "still running" in status.message)
+    node = start_policy(checkpoint=str(checkpoint), denoise_steps=150, threads=1)
+    status = robot.wait_for_status("inference", lambda status: "The first inference runs" in status.message)
     assert wire.values_of(status)["chunks"] == "0"
     code, seconds = node.end(signal.SIGTERM)
     assert code == 0
     assert seconds < 2.0
     assert not robot.chunks
+
+
+def test_the_control_thread_goes_first_and_the_threads_that_compute_last(start_policy, robot):
+    node = start_policy(threads=2)
+    robot.next_chunk()
+    niceness, real_time = {}, {}
+    for thread in Path(f"/proc/{node.pid}/task").iterdir():
+        name, _, fields = (thread / "stat").read_text().partition("(")[2].rpartition(")")
+        # Fields 19, 40 and 41 of proc(5), which counts from 1 and two fields before these.
+        niceness[name], *real_time[name] = (int(fields.split()[field - 3]) for field in (19, 40, 41))
+    computing = {name for name in niceness if name == "inference" or name.startswith("reference-")}
+    assert computing >= {"inference", "reference-0", "reference-1"}
+    own = niceness["policy_node"]
+    assert niceness == {name: own + 10 if name in computing else own for name in niceness}
+    # SCHED_FIFO where the user may have it.
+    first = [name for name, values in real_time.items() if values == [40, 1]]
+    assert first == ["control"] or (not first and robot.logged("The control thread has no real-time priority"))
 
 
 def test_a_signal_while_the_policy_is_opened_ends_the_node_cleanly(start_policy):
@@ -60,7 +77,7 @@ def test_a_signal_while_the_policy_is_opened_ends_the_node_cleanly(start_policy)
 def test_the_node_says_at_start_what_it_runs(start_policy, robot, checkpoint):
     start_policy()
     (summary,) = robot.logged("Ready after")
-    for part in [str(checkpoint), "reference: CPU", "wire_test", ", ".join(JOINTS), "/policy/joint_states", "at 10 Hz"]:
+    for part in [str(checkpoint), "reference: CPU", "wire_test", ", ".join(JOINTS), "/policy/joint_states", "a chunk 10 times a second, to the robot", "NONE"]:
         assert part in summary
     assert robot.logged("The weights are SYNTHETIC")
 

@@ -12,6 +12,7 @@ use super::{
     host::{Host, HostTensor, Numerics},
     op::Op,
     pack::pack,
+    record::{Event, Record, Workload},
     runtime::{DeviceInfo, Runtime, RuntimeError},
     terms::{CoreGrid, TensorSpec},
 };
@@ -173,6 +174,25 @@ fn a_captured_trace_follows_its_inputs_and_equals_op_by_op() {
             seen.push(found.actions);
         }
     }
+}
+
+#[test]
+fn a_guided_chunk_and_then_a_free_one_leave_nothing_to_capture() {
+    let (resident, _) = model_on(Record::new(host(Numerics::Formats)), Dispatch::Trace);
+    let (mut card, inputs) = (resident.unwrap(), inputs(&[true, true], 9, "a"));
+    let workload = Workload { geometry: Geometry::small(), cameras: 2, tokens: 9, steps: STEPS, guided: true };
+    let captures = |card: &Resident<Record<Host>>| {
+        let events = card.runtime().recording(workload).events;
+        events.iter().filter(|event| matches!(event, Event::BeginCapture)).count()
+    };
+    let guided = guided(0, &request(0).noise, PrefixSchedule::Linear);
+    card.infer(&inputs, &guided).unwrap();
+    card.infer(&inputs, &request(0)).unwrap();
+    // Vision, prefill and both loops.
+    assert_eq!(captures(&card), 4);
+    card.infer(&inputs, &guided).unwrap();
+    card.infer(&inputs, &request(1)).unwrap();
+    assert_eq!(captures(&card), 4);
 }
 
 #[test]
