@@ -255,7 +255,7 @@ fn limits() -> impl Strategy<Value = Limits> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn any_order_of_arrivals_and_clock_jumps_gives_what_keeping_everything_gives(events in events(250, 7), limits in limits()) {

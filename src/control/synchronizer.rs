@@ -360,6 +360,18 @@ mod tests {
     }
 
     #[test]
+    fn thinned_joint_states_count_where_the_limit_is_tighter_than_they_are() {
+        let mut robot = Robot::with(|rules| rules.joint_age = AgeLimit::from_milliseconds(1.0));
+        for now in 950..=1000 {
+            robot.receive(now, None, None, now);
+        }
+        for image in 960..980 {
+            robot.receive(1000, image, image, None);
+            assert!(robot.align(1000).is_ok(), "{image}");
+        }
+    }
+
+    #[test]
     fn cameras_that_are_out_of_step_are_named_with_their_skew() {
         let mut robot = Robot::with(|rules| rules.max_skew = Some(0.05));
         robot.receive(1000, 940, 990, 990);

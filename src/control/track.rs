@@ -251,6 +251,7 @@ mod tests {
         assert_eq!(track.replace(Some(at(20.0)), at(21.0), 'b'), Arrival { verdict: superseded, dropped: Some('a') });
         track.mark_used();
         assert_eq!(track.replace(Some(at(30.0)), at(31.0), 'c'), Arrival { verdict: unused, dropped: Some('b') });
+        assert_eq!(track.replace(Some(at(40.0)), at(41.0), 'd'), Arrival { verdict: superseded, dropped: Some('c') });
     }
 
     #[test]
@@ -265,7 +266,8 @@ mod tests {
     #[test]
     fn a_source_that_starts_over_replaces_everything_of_its_old_time() {
         let mut track = history([2000.0, 2050.0, 2100.0], 1.0);
-        assert!(matches!(track.append(Some(at(1099.0)), at(2110.0), 1099.0, 1.0).verdict, Verdict::Newest { .. }));
+        let arrival = track.append(Some(at(1099.0)), at(2110.0), 1099.0, 1.0);
+        assert_eq!(arrival, Arrival { verdict: Verdict::Newest { superseded: true }, dropped: Some(2100.0) });
         assert_eq!(kept(&track), [1099.0]);
     }
 
@@ -362,9 +364,11 @@ mod tests {
         assert!(track.samples.is_empty());
         // Messages may overtake the clock.
         let mut track = history([19_980.0, 20_000.0], 1.0);
-        let _ = track.append(Some(at(10_010.0)), at(20_020.0), 10_010.0, 1.0);
+        for stamp in [10_000.0, 10_010.0, 10_020.0] {
+            let _ = track.append(Some(at(stamp)), at(20_020.0), stamp, 1.0);
+        }
         track.forget(&jump);
-        assert_eq!(kept(&track), [10_010.0]);
+        assert_eq!(kept(&track), [10_000.0, 10_010.0, 10_020.0]);
     }
 
     #[test]
