@@ -25,6 +25,7 @@ pub mod model;
 #[cfg(feature = "ros")]
 pub mod node;
 pub mod observation;
+mod picture;
 pub mod policy;
 mod progress;
 pub mod replay;

@@ -125,3 +125,39 @@ fn a_recorded_graph_is_explained_in_tables_json_and_a_page() {
     let text = refused(pi0_tt(&["coverage", &path("absent.json")]).output().unwrap(), 1);
     assert!(text.starts_with("Cannot read the recording"), "{text}");
 }
+
+#[test]
+fn the_ways_of_joining_chunks_are_compared_in_a_table_json_and_a_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let svg = path("borders.svg");
+    let table = pi0_tt(&["simulate", "--latency", "7", "--seconds", "5", "--plot", &svg]).output().unwrap();
+    let table = (table.status.success(), String::from_utf8(table.stdout).unwrap());
+    assert!(table.0 && table.1.starts_with("A made-up policy: latency 7 of 50 rows, 5 s, seed 0\nmode "), "{table:?}");
+    let picture = std::fs::read_to_string(&svg).unwrap();
+    assert!(picture.starts_with("<svg") && picture.contains("crossfade: largest jump"), "{picture}");
+
+    let checkpoint = checkpoint(folder.path());
+    let of_checkpoint = ["--checkpoint", &checkpoint, "--robot", "config/robots/aloha_sim.yaml"];
+    let simulate = |arguments: &[&str]| {
+        let mut command = pi0_tt(&["simulate", "--seconds", "2"]);
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments).output().unwrap()
+    };
+    let json = simulate(&[&of_checkpoint[..], &["--instruction", "wave", "--latency", "2", "--json"]].concat()).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let modes: Vec<_> = json.as_array().unwrap().iter().map(|row| row["mode"].as_str().unwrap()).collect();
+    assert_eq!(modes, ["none", "crossfade", "rtc"]);
+    let jump = |mode: usize| json[mode]["largest_jump"].as_f64().unwrap();
+    assert!(jump(2) < jump(0) && json[2]["commands_per_second"] == 50.0, "{json}");
+
+    let text = refused(simulate(&of_checkpoint), 1);
+    assert!(text.contains("--instruction"), "{text}");
+    let text = refused(simulate(&["--robot", "aloha_sim"]), 2);
+    assert!(text.contains("--checkpoint"), "{text}");
+    let text = refused(simulate(&["--crossfade-ms", "300"]), 1);
+    assert!(text.contains("0.05 s to 0.15 s"), "{text}");
+    let text = refused(simulate(&["--execution-horizon", "51"]), 1);
+    assert!(text.contains("at most the chunk's 50 rows"), "{text}");
+    let text = refused(simulate(&["--plot", &path("absent/borders.svg")]), 1);
+    assert!(text.starts_with("Cannot draw"), "{text}");
+}

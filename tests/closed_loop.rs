@@ -1,10 +1,19 @@
 //! The closed loop of policy, controller and arm in virtual time, for latencies of 0, 7 and 17 control steps and the three ways of joining
 //! chunks.
 
+use std::collections::BTreeMap;
+
 use pi0_tt::{
-    control::{Chunking, ControlConfig, JointControl, JointLimits, OnInstruction, Replan, StallAction},
-    model::PrefixSchedule,
-    sim::{Arm, Outcome, Simulation, Undecided},
+    backend::{BackendKind, BackendOptions},
+    checkpoint::synth,
+    control::{
+        Chunking, CommandRows, ComputedChunk, ControlConfig, GuidanceRequest, JointControl, JointLimits, OnInstruction, Replan,
+        StallAction,
+    },
+    model::{Geometry, PrefixSchedule},
+    observation::{Observation, RgbImage},
+    policy::{Policy, PolicyError, PolicyOptions, PrefixGuidance},
+    sim::{Arm, Outcome, Scene, Simulation, Undecided},
 };
 
 const PERIOD: f64 = 0.02;
@@ -82,12 +91,89 @@ fn no_step_is_larger_than_the_limits_across_any_border() {
 fn guided_chunks_jump_at_most_a_third_as_far_as_unjoined_ones_on_the_same_seeds() {
     for latency in LATENCIES {
         for seed in 0..5 {
-            let jump =
-                |mode| undecided(mode, latency, JointLimits::default(), seed).largest_jump(&Undecided::joints()).unwrap().0;
+            let jump = |mode| {
+                undecided(mode, latency, JointLimits::default(), seed).largest_jump(&Undecided::joints()).unwrap().distance
+            };
             let [none, crossfade, rtc] = MODES.map(jump);
             println!("latency {latency}, seed {seed}: none {none:.4}, crossfade {crossfade:.4}, rtc {rtc:.4}");
             assert!(rtc <= none / 3.0, "latency {latency}, seed {seed}: none {none}, rtc {rtc}");
             assert!(crossfade <= none / 3.0, "latency {latency}, seed {seed}: none {none}, crossfade {crossfade}");
+        }
+    }
+}
+
+/// A tiny model with synthetic weights on an ALOHA robot.
+fn policy(checkpoint: &std::path::Path, seed: u64) -> Policy {
+    let geometry = Geometry { horizon: HORIZON, ..Geometry::tiny() };
+    if !checkpoint.exists() {
+        synth::write_synthetic(checkpoint, &geometry, synth::Precision::Float32, |_| ()).unwrap();
+    }
+    Policy::open(&PolicyOptions {
+        checkpoint: checkpoint.to_owned(),
+        robot: pi0_tt::robot::find("config/robots/aloha_sim.yaml").unwrap(),
+        backend: BackendOptions { threads: Some(2), ..BackendOptions::new(BackendKind::Reference) },
+        tokenizer: None,
+        norm_stats: None,
+        resize: None,
+        seed,
+        steps: None,
+    })
+    .unwrap()
+}
+
+/// The policy's chunk number `index` for a scene.
+fn infer(
+    policy: &mut Policy,
+    index: u64,
+    scene: &Scene,
+    guidance: Option<&GuidanceRequest>,
+) -> Result<ComputedChunk, PolicyError> {
+    let image = RgbImage::new(32, 32, (0..3 * 32 * 32).map(|i| (i * (scene.step + 7) % 251) as u8).collect())?;
+    let observation = Observation {
+        images: BTreeMap::from([("base_0_rgb".to_owned(), image)]),
+        joints: scene.positions.clone(),
+        instruction: "transfer the red cube".to_owned(),
+    };
+    let guidance = guidance.map(|request| PrefixGuidance {
+        previous: request.previous.clone(),
+        previous_anchor: request.previous_anchor.clone(),
+        delay: request.delay,
+        horizon: request.horizon,
+        schedule: PrefixSchedule::Linear,
+        max_weight: 10.0,
+    });
+    let chunk = policy.infer_at(&observation, index, guidance.as_ref())?;
+    let rows = CommandRows::check(&chunk.joints, chunk.horizon, chunk.period, chunk.actions).unwrap();
+    Ok(ComputedChunk { rows, model_actions: chunk.model_actions, action_dim: chunk.action_dim, anchor: chunk.anchor })
+}
+
+#[test]
+fn the_denoise_loop_of_a_model_guides_its_chunks_to_a_third_of_the_jumps_on_the_same_seeds() {
+    let folder = tempfile::tempdir().unwrap();
+    for seed in 0..2 {
+        let mut policy = policy(&folder.path().join("checkpoint"), seed);
+        let joint = |column: &pi0_tt::robot::ActionColumn| JointControl {
+            name: column.joint.clone(),
+            kind: column.kind,
+            gripper: column.gripper,
+            limits: JointLimits::default(),
+        };
+        let joints: Vec<_> = policy.commands().iter().map(joint).collect();
+        for latency in LATENCIES {
+            let [none, crossfade, rtc] = MODES.map(|mode| {
+                let mut index = 0;
+                let simulation = Simulation { steps: 300, ..simulation(control(joints.clone(), mode), latency) };
+                let outcome = simulation.run(|scene, guidance| {
+                    index += 1;
+                    infer(&mut policy, index, scene, guidance)
+                });
+                let outcome = outcome.unwrap();
+                assert_eq!((outcome.commanded(), outcome.status.counts.stalls), (1.0, 0), "{mode:?} {latency}");
+                assert!(outcome.borders.len() >= 10, "{mode:?} {latency}");
+                outcome.largest_jump(&joints).unwrap().distance
+            });
+            println!("latency {latency}, seed {seed}: none {none:.4}, crossfade {crossfade:.4}, rtc {rtc:.4}");
+            assert!(rtc <= none / 3.0, "latency {latency}, seed {seed}: none {none}, rtc {rtc}");
         }
     }
 }

@@ -6,6 +6,8 @@ use crate::{
         ttnn::{coverage::CoverageError, record::RecordingError},
     },
     checkpoint::CheckpointError,
+    cli::simulate::SimulatedPolicyError,
+    control::ControlError,
     observation::ObservationError,
     policy::PolicyError,
     replay::ReplayError,
@@ -23,6 +25,8 @@ pub enum CliError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
     Policy(#[from] PolicyError),
     #[error(transparent)]
     Recording(#[from] RecordingError),
@@ -30,6 +34,8 @@ pub enum CliError {
     Replay(#[from] ReplayError),
     #[error(transparent)]
     Robot(#[from] RobotError),
+    #[error(transparent)]
+    Simulated(#[from] SimulatedPolicyError),
     #[error(transparent)]
     Verify(#[from] VerifyError),
 
@@ -42,6 +48,8 @@ pub enum CliError {
     Write { path: PathBuf, source: io::Error },
     #[error("{path}: {source}")]
     Coverage { path: PathBuf, source: CoverageError },
+    #[error("Cannot draw {path}: {reason}")]
+    Picture { path: PathBuf, reason: String },
     #[error("Cannot read the image {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
     #[error("{path}: {source}")]

@@ -83,9 +83,9 @@ mod tests {
 
     #[test]
     fn the_limits_themselves_are_no_jump() {
-        assert_eq!(jumps([5000, 4950]), []);
+        assert!(jumps([5000, 4950]).is_empty());
         assert_eq!(jumps([5000, 4949]), [-51]);
-        assert_eq!(jumps([5000, 6000]), []);
+        assert!(jumps([5000, 6000]).is_empty());
         assert_eq!(jumps([5000, 6001]), [1001]);
     }
 
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_beginning_of_simulated_time_is_no_jump_but_its_return_to_zero_is() {
-        assert_eq!(jumps([0, 0, 1_000_000, 1_000_020]), []);
+        assert!(jumps([0, 0, 1_000_000, 1_000_020]).is_empty());
         assert_eq!(jumps([5000, 0, 20]), [-5000]);
     }
 

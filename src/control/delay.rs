@@ -11,14 +11,14 @@ const QUANTILE: f64 = 0.95;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Delays {
     rows: VecDeque<usize>,
-    warm: bool,
+    cold: Option<usize>,
 }
 
 impl Delays {
     /// An inference took so many control steps.
     pub fn record(&mut self, rows: usize) {
-        if !self.warm {
-            self.warm = true;
+        if self.cold.is_none() {
+            self.cold = Some(rows);
             return;
         }
         if self.rows.len() == WINDOW {
@@ -27,7 +27,12 @@ impl Delays {
         self.rows.push_back(rows);
     }
 
-    /// The delay to reckon with; `None` until one was measured.
+    /// The delay to reckon with. Until one was measured that is the cold start, which is no shorter, but at most `most`.
+    pub fn reckoned(&self, most: usize) -> usize {
+        self.p95().unwrap_or_else(|| self.cold.map_or(most, |cold| cold.min(most)))
+    }
+
+    /// What 95 % of the newest delays do not exceed; `None` until one was measured.
     pub fn p95(&self) -> Option<usize> {
         let mut sorted: Vec<_> = self.rows.iter().copied().collect();
         sorted.sort_unstable();
@@ -54,9 +59,11 @@ mod tests {
     }
 
     #[test]
-    fn the_cold_start_is_no_delay_to_reckon_with() {
-        assert_eq!(delays([]).p95(), None);
-        assert_eq!(delays([3]).p95(), Some(3));
+    fn the_cold_start_is_reckoned_with_until_another_delay_was_measured() {
+        assert_eq!((Delays::default().p95(), Delays::default().reckoned(25)), (None, 25));
+        assert_eq!((delays([]).p95(), delays([]).reckoned(25), delays([]).reckoned(2000)), (None, 25, 1000));
+        assert_eq!((delays([3]).p95(), delays([3]).reckoned(25)), (Some(3), 3));
+        assert_eq!(delays([30]).reckoned(25), 30);
     }
 
     #[test]

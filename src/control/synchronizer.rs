@@ -3,6 +3,8 @@
 //! Newest wins: nobody waits for a sample, and an input that is late, lost, out of step or dated wrongly refuses the observation with a
 //! reason. Payloads are whatever the caller received (messages, positions in a bag); they are never looked at.
 
+use std::collections::BTreeMap;
+
 use super::{
     AgeLimit, ClockWatch, NotUsable, Stamp,
     track::{Arrival, SPACING, StateAt, Track, Usable},
@@ -113,14 +115,21 @@ impl<C, J> Synchronizer<C, J> {
         self.look(now)
     }
 
-    /// Age in seconds of a camera's newest image, if it may be used at `now`.
-    pub fn image_age(&self, camera: usize, now: Stamp) -> Result<f64, NotUsable> {
-        self.cameras[camera].newest(now).map(|image| image.age)
+    /// Age in seconds of the newest sample of every camera and then of the joint states, or what keeps it from being used at `now`.
+    pub fn check(&self, now: Stamp) -> Vec<Result<f64, NotUsable>> {
+        let mut problems: BTreeMap<String, NotUsable> = self.look(now).err().into_iter().flatten().collect();
+        let cameras = self.cameras.iter().map(|camera| (camera.name.as_str(), camera.newest(now).map(|image| image.age)));
+        let inputs = cameras.chain([(JOINT_STATES, self.joints(now).map(|joints| joints.age))]);
+        inputs.map(|(name, age)| problems.remove(name).map_or(age, Err)).collect()
     }
 
-    /// The newest joint states and their age in seconds, if they may be used at `now`.
-    pub fn newest_joints(&self, now: Stamp) -> Result<(&J, f64), NotUsable> {
-        self.joints.newest(0.0, self.rules.joint_age, now).map(|joints| (joints.payload, joints.age))
+    /// The newest joint states and their stamp, if they may be used at `now`.
+    pub fn newest_joints(&self, now: Stamp) -> Result<(&J, Stamp), NotUsable> {
+        self.joints(now).map(|joints| (joints.payload, joints.time))
+    }
+
+    fn joints(&self, now: Stamp) -> Result<Usable<'_, J>, NotUsable> {
+        self.joints.newest(0.0, self.rules.joint_age, now)
     }
 
     fn look(&self, now: Stamp) -> Result<Aligned<'_, C, J>, Vec<(String, NotUsable)>> {
@@ -132,7 +141,7 @@ impl<C, J> Synchronizer<C, J> {
                 Err(problem) => problems.push((camera.name.clone(), problem)),
             }
         }
-        if let Err(problem) = self.newest_joints(now) {
+        if let Err(problem) = self.joints(now) {
             problems.push((JOINT_STATES.to_owned(), problem));
         }
         if !problems.is_empty() {
@@ -360,8 +369,25 @@ mod tests {
             robot.align(1005).unwrap_err(),
             "left: its image was taken 61 ms before that of right, the limit is 50 ms. Compare rates, stamps and stamp_offset_ms of both"
         );
+        let check = robot.0.check(at(1005));
+        assert!(matches!(check[..], [Err(NotUsable::Skewed { .. }), Ok(_), Ok(_)]), "{check:?}");
         robot.receive(1010, 1002, None, None);
         assert!(robot.align(1010).is_ok());
+    }
+
+    #[test]
+    fn the_newest_joint_states_are_there_for_the_controller_as_long_as_they_are_fresh() {
+        let mut robot = Robot::new();
+        robot.receive(1000, None, None, 990);
+        assert_eq!(robot.0.newest_joints(at(1090)), Ok((&990, at(990))));
+        assert_eq!(robot.0.newest_joints(at(1091)), Err(NotUsable::Stale { age: 0.101, limit: 0.1 }));
+    }
+
+    #[test]
+    fn every_input_is_told_its_age_or_its_own_problem() {
+        let mut robot = Robot::new();
+        robot.receive(1000, 900, None, 990);
+        assert_eq!(robot.0.check(at(1000)), [Ok(0.1), Err(NotUsable::Missing), Ok(0.01)]);
     }
 
     #[test]

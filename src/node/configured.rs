@@ -11,7 +11,7 @@ use super::{
     NodeError,
     control::{Control, Message, Order, Parts},
     control_parameters::JointParameters,
-    diagnostics::Reporter,
+    diagnostics::{Reporter, device},
     inputs::{Inputs, Instruction},
     now,
     outputs::{Destination, Outputs},
@@ -22,7 +22,6 @@ use super::{
     subscriptions::{self, Subscriptions},
 };
 use crate::{
-    backend::BackendInfo,
     control::{ControlConfig, Controller, JointLimits, Replan},
     policy::PolicyInfo,
 };
@@ -104,7 +103,7 @@ impl Configured {
     /// What reports the inputs and the inference.
     pub fn reporter(&self, node: &Node, opened: &Opened, thread: &PolicyThread) -> Reporter {
         let topics = self.subscriptions.topics.clone();
-        Reporter::new(node, device(&opened.info.backend), self.inputs.clone(), topics, thread.shared.clone())
+        Reporter::new(node, &opened.info.backend, self.inputs.clone(), topics, thread.shared.clone())
     }
 
     /// From here on chunks are computed and commanded.
@@ -182,8 +181,4 @@ fn instruction(node: &Node, parameters: &Parameters, changes: Sender<Message>) -
     follow(&parameters.default_instruction.get());
     parameters.default_instruction.on_change(follow);
     instruction
-}
-
-fn device(backend: &BackendInfo) -> String {
-    format!("{}: {}", backend.name, backend.device)
 }

@@ -21,6 +21,7 @@ use super::{
     inputs::Inputs,
     log::{Change, ChangeLog},
     outputs::Outputs,
+    priority,
     process::{self, Event},
 };
 use crate::{
@@ -90,7 +91,15 @@ pub struct Control {
 impl Control {
     /// `messages` come from [`channel`]; others may hold senders too, and may use them when the thread has ended.
     pub fn start((messages, inbox): (Sender<Message>, Receiver<Message>), parts: Parts) -> io::Result<Self> {
-        let thread = thread::Builder::new().name("control".to_owned()).spawn(move || Loop::new(parts).run(&inbox))?;
+        let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
+            if let Err(error) = priority::go_first() {
+                tracing::info!(
+                    "The control thread has no real-time priority ({error}): on a busy machine its commands come late. Allow rtprio in \
+                     /etc/security/limits.conf"
+                );
+            }
+            Loop::new(parts).run(&inbox);
+        })?;
         Ok(Self { messages, thread: Some(thread) })
     }
 
@@ -259,14 +268,13 @@ impl Loop {
 
     /// Where the commanded joints are, when that is known now.
     fn measured(&self, now: Stamp) -> Option<Measured> {
-        let sample = self.parts.inputs.measured(now)?;
-        let message = &sample.message;
+        let (message, stamp) = self.parts.inputs.measured(now)?;
         let names: Vec<String> = message.name.iter().map(ToString::to_string).collect();
         let position = |joint: &String| {
             let index = names.iter().position(|name| name == joint)?;
             message.position.get(index).copied().filter(|position| position.is_finite())
         };
-        Some(Measured { stamp: sample.stamp?, positions: self.parts.joints.iter().map(position).collect() })
+        Some(Measured { stamp, positions: self.parts.joints.iter().map(position).collect() })
     }
 
     fn install(&mut self, computed: Computed, now: Stamp) {

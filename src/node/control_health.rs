@@ -1,4 +1,6 @@
-//! Diagnostics of the control thread: how chunks become commands, and what the limits cut.
+//! Diagnostics of how chunks become commands, of what the limits cut, and of the device.
+
+use std::time::Duration;
 
 use ros_env::diagnostic_msgs::msg::{DiagnosticStatus, KeyValue};
 
@@ -6,7 +8,13 @@ use super::{
     diagnostics::value,
     inference::ControlReport,
 };
-use crate::control::{ControlState, ControlStatus, LimitCounts};
+use crate::{
+    backend::BackendInfo,
+    control::{ControlState, ControlStatus, LimitCounts},
+};
+
+/// A card compiles and captures for a new prompt length in less than this.
+pub const GIVEN_UP: Duration = Duration::from_secs(30);
 
 /// Level, message and values of a status.
 pub type Health = (u8, String, Vec<KeyValue>);
@@ -44,28 +52,48 @@ fn told(state: ControlState) -> &'static str {
 }
 
 fn counters(status: &ControlStatus) -> Vec<KeyValue> {
+    vec![
+        value("state", format_args!("{:?}", status.state)),
+        value("rows_left", status.rows_left),
+        value("execution_horizon", status.execution_horizon),
+        value("stalls", status.counts.stalls),
+        value("skipped_rows", status.counts.skipped_rows),
+    ]
+}
+
+/// What the control thread knows of the inference: delays and refused chunks.
+pub fn inference(status: &ControlStatus) -> Vec<KeyValue> {
     let rows = |rows: Option<usize>| rows.map_or_else(|| "unknown".to_owned(), |rows| rows.to_string());
     let counts = &status.counts;
     let mut values = vec![
-        value("state", format_args!("{:?}", status.state)),
-        value("chunks", counts.chunks),
+        value("delay_rows_p95", rows(status.delay_p95)),
+        value("delay_rows_last", rows(status.last_delay)),
+        value("overruns", counts.overruns),
+        value("abandoned", counts.abandoned),
         value("chunks_rejected", counts.refused.values().sum::<u64>()),
     ];
     values.extend(counts.refused.iter().map(|(reason, count)| value(&format!("rejected_{reason}"), count)));
-    values.extend([
-        value("overruns", counts.overruns),
-        value("abandoned", counts.abandoned),
-        value("stalls", counts.stalls),
-        value("skipped_rows", counts.skipped_rows),
-        value("delay_rows_p95", rows(status.delay_p95)),
-        value("delay_rows_last", rows(status.last_delay)),
-        value("rows_left", status.rows_left),
-        value("execution_horizon", status.execution_horizon),
-    ]);
     if let Some(refusal) = &counts.last_refusal {
         values.push(value("last_rejection", refusal));
     }
     values
+}
+
+/// Status `device`: whether the backend answers. `overdue` is how long it has not, when that is too long to be true.
+pub fn device(backend: &BackendInfo, overdue: Option<Duration>) -> Health {
+    let values = vec![
+        value("backend", backend.name),
+        value("device", &backend.device),
+        value("number_formats", &backend.dtypes),
+        value("weights_mb", format_args!("{:.0}", backend.weight_bytes as f64 / 1e6)),
+    ];
+    match overdue {
+        None => (DiagnosticStatus::OK, format!("{} holds the model", backend.name), values),
+        Some(elapsed) => {
+            let level = if elapsed < GIVEN_UP { DiagnosticStatus::WARN } else { DiagnosticStatus::ERROR };
+            (level, format!("No answer for {:.1} s", elapsed.as_secs_f64()), values)
+        }
+    }
 }
 
 /// Status `limits`: how many values each limit cut, and the last one of each.

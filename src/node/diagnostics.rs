@@ -2,26 +2,27 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rclrs::NodeState;
 use ros_env::diagnostic_msgs::msg::{DiagnosticStatus, KeyValue};
 
 use super::{
-    control_health,
+    control_health::{self, Health},
     inference::{InferenceStatus, Problem, Shared},
     inputs::{Input, Inputs},
 };
-use crate::control::{LimitCounts, NotUsable, Stamp};
-
-/// A card compiles and captures for a new prompt length in less than this.
-const GIVEN_UP: Duration = Duration::from_secs(30);
+use crate::{
+    backend::BackendInfo,
+    control::{LimitCounts, NotUsable, Stamp},
+};
 
 /// Makes the report of every second.
 pub struct Reporter {
     node: String,
     device: String,
+    backend: BackendInfo,
     inputs: Arc<Inputs>,
     /// Resolved topic of each input, in the order of [`Inputs::names`].
     topics: Vec<String>,
@@ -32,10 +33,11 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    pub fn new(node: &NodeState, device: String, inputs: Arc<Inputs>, topics: Vec<String>, shared: Shared) -> Self {
+    pub fn new(node: &NodeState, backend: &BackendInfo, inputs: Arc<Inputs>, topics: Vec<String>, shared: Shared) -> Self {
         Self {
             node: node_name(node),
-            device,
+            device: device(backend),
+            backend: backend.clone(),
             inputs,
             topics,
             shared,
@@ -48,31 +50,27 @@ impl Reporter {
     /// The state at `now` of a node that is active or not.
     pub fn report(&mut self, now: Stamp, active: bool) -> Vec<DiagnosticStatus> {
         let instant = Instant::now();
-        let inputs = &self.inputs;
-        let mut topics = self.topics.iter();
-        let mut status = Vec::new();
-        for camera in &inputs.cameras {
-            status.push(self.input(&camera.input, topics.next(), camera.check(now), instant));
-        }
-        let joint_states = &inputs.joint_states;
-        status.push(self.input(&joint_states.input, topics.next(), joint_states.check(now), instant));
-        status.push(self.input(&inputs.instruction.input, topics.next(), inputs.instruction.check(now), instant));
+        let inputs = self.inputs.check(now).into_iter().zip(&self.topics);
+        let mut status: Vec<_> = inputs.map(|((input, age), topic)| self.input(input, topic, age, instant)).collect();
         let inference = self.shared.status().clone();
-        status.push(self.inference(&inference, now, instant, active));
+        let (control, controller) = {
+            let mut report = self.shared.control();
+            (control_health::control(&mut report), report.status.clone())
+        };
+        let limits = controller.as_ref().map(|controller| controller.limits.clone()).unwrap_or_default();
+        let mut thinking = self.inference(&inference, now, instant, active);
+        thinking.values.extend(controller.iter().flat_map(control_health::inference));
+        status.push(thinking);
+        status.push(self.status("control", control));
+        status.push(self.status("limits", control_health::limits(&limits, &self.limits_before)));
+        status.push(self.status("device", control_health::device(&self.backend, inference.overdue(instant))));
         self.before = inference;
-        let mut control = self.shared.control();
-        let (level, message, values) = control_health::control(&mut control);
-        status.push(self.status("control", level, message, values));
-        let limits = control.status.as_ref().map(|status| status.limits.clone()).unwrap_or_default();
-        drop(control);
-        let (level, message, values) = control_health::limits(&limits, &self.limits_before);
-        status.push(self.status("limits", level, message, values));
         self.limits_before = limits;
         self.reported = instant;
         status
     }
 
-    fn input<T>(&self, input: &Input<T>, topic: Option<&String>, age: Result<f64, NotUsable>, now: Instant) -> DiagnosticStatus {
+    fn input(&self, input: &Input, topic: &str, age: Result<f64, NotUsable>, now: Instant) -> DiagnosticStatus {
         let report = input.report(now);
         let (level, message) = match (&age, &report.refusal) {
             (Err(NotUsable::Missing) | Ok(_), Some(refusal)) => (DiagnosticStatus::ERROR, refusal.clone()),
@@ -81,10 +79,12 @@ impl Reporter {
             (Err(problem), _) => (DiagnosticStatus::ERROR, sentence(problem)),
         };
         let mut values = vec![
-            value("topic", topic.map_or("", String::as_str)),
+            value("topic", topic),
             value("frequency_hz", format_args!("{:.2}", report.rates.frequency)),
             value("received", report.received),
             value("superseded", report.superseded),
+            value("late", report.late),
+            value("unstamped", report.unstamped),
             value("lost", report.lost),
             value("refused", report.refused),
         ];
@@ -97,12 +97,12 @@ impl Reporter {
                 values.push(value(&format!("{key}_p99"), format_args!("{:.1}", p99.as_secs_f64() * 1e6)));
             }
         }
-        self.status(input.name(), level, message, values)
+        self.status(input.name(), (level, message, values))
     }
 
     fn inference(&self, status: &InferenceStatus, clock: Stamp, now: Instant, active: bool) -> DiagnosticStatus {
         let overdue = status.overdue(now).map(|elapsed| {
-            let level = if elapsed < GIVEN_UP { DiagnosticStatus::WARN } else { DiagnosticStatus::ERROR };
+            let level = if elapsed < control_health::GIVEN_UP { DiagnosticStatus::WARN } else { DiagnosticStatus::ERROR };
             let seconds = elapsed.as_secs_f64();
             (level, format!("The inference runs for {seconds:.1} s already: it prepares for a new prompt length, or the backend does not answer"))
         });
@@ -144,10 +144,10 @@ impl Reporter {
             values.extend(stages.map(|(key, time)| value(key, milliseconds(time.as_secs_f64()))));
             values.push(value("dropped_prompt_tokens", last.dropped_tokens));
         }
-        self.status("inference", level, message, values)
+        self.status("inference", (level, message, values))
     }
 
-    fn status(&self, task: &str, level: u8, message: String, values: Vec<KeyValue>) -> DiagnosticStatus {
+    fn status(&self, task: &str, (level, message, values): Health) -> DiagnosticStatus {
         DiagnosticStatus { level, name: format!("{}: {task}", self.node), message, hardware_id: self.device.clone(), values }
     }
 }
@@ -155,6 +155,11 @@ impl Reporter {
 /// Full name of the node without the leading slash: what the names of its statuses begin with.
 pub fn node_name(node: &NodeState) -> String {
     node.fully_qualified_name().trim_start_matches('/').to_owned()
+}
+
+/// Backend and device in a line.
+pub fn device(backend: &BackendInfo) -> String {
+    format!("{}: {}", backend.name, backend.device)
 }
 
 /// A value of a status.

@@ -228,22 +228,22 @@ fn tell_truncation(log: &mut ChangeLog, instruction: &str, dropped: usize) {
     }
 }
 
-/// Decodes the images and picks the joints.
+/// Decodes the images, picks the joints and interpolates them.
 fn observe(joints: &JointSelector, snapshot: &Snapshot) -> Result<Observation, InferenceError> {
     let mut images = BTreeMap::new();
     for camera in &snapshot.cameras {
-        images.insert(camera.input.name().to_owned(), accept(camera, decode)?);
+        images.insert(camera.input.name().to_owned(), accept(camera, |image| decode(image))?);
     }
     Ok(Observation {
         images,
-        joints: accept(&snapshot.joint_states, |message| select(joints, message))?,
-        instruction: snapshot.instruction.sample.message.clone(),
+        joints: accept(&snapshot.joint_states, |state| state.positions(|message| select(joints, message)))?,
+        instruction: snapshot.instruction.value.to_string(),
     })
 }
 
 /// Reads a sample and notes the outcome with its input.
 fn accept<M, T>(taken: &Taken<M>, read: impl FnOnce(&M) -> Result<T, ObservationError>) -> Result<T, InferenceError> {
-    match read(&taken.sample.message) {
+    match read(&taken.value) {
         Ok(value) => {
             taken.input.accept();
             Ok(value)

@@ -1,28 +1,24 @@
-//! Newest-wins slots between the subscriptions and the inference.
+//! What was received and waits to be used, between the subscriptions and the threads that use it.
 //!
-//! A callback only swaps the newest sample in: it decodes nothing, copies no pixels and never waits for an inference. Holds no ROS handles,
-//! so that an inference which outlives the node keeps none of them alive.
+//! Which samples make an observation is decided by [`Synchronizer`]; here are its messages and locks. A callback only hands its message
+//! over: it decodes nothing, copies no pixels and never waits for an inference. A [`Snapshot`] holds no ROS handles, so that an inference
+//! which outlives the node keeps none of them alive.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
     time::Instant,
 };
 
-use rclrs::{MandatoryParameter, MessageInfo};
+use rclrs::{Clock, MessageInfo};
 use ros_env::sensor_msgs::msg::rmw;
 
 use super::{
     control::Message,
     instruction::{self, InstructionError},
     meter::{Meter, Report},
+    parameters::{CameraParameters, ParameterError, SyncParameters},
 };
-use crate::control::{AgeLimit, NotUsable, Stamp};
-
-/// A received message; `stamp` is `None` when its header has none.
-pub struct Sample<T> {
-    pub stamp: Option<Stamp>,
-    pub message: T,
-}
+use crate::control::{Arrival, JOINT_STATES, NotUsable, Stamp, StateAt, Synchronizer, Verdict};
 
 /// An image as the camera driver sent it.
 pub enum CameraMessage {
@@ -30,35 +26,34 @@ pub enum CameraMessage {
     Compressed(rmw::CompressedImage),
 }
 
-/// The newest sample of one subscription.
-pub struct Input<T> {
+/// Counters and health of one subscription.
+pub struct Input {
     name: String,
-    state: Mutex<State<T>>,
+    state: Mutex<State>,
 }
 
-struct State<T> {
-    newest: Option<Arc<Sample<T>>>,
-    /// Whether an inference has taken `newest`.
-    taken: bool,
+#[derive(Default)]
+struct State {
     /// Why the last sample that an inference or a callback looked at was refused.
     refusal: Option<String>,
     meter: Meter,
 }
 
-/// Counters and health of one input for the diagnostics.
+/// The same for the diagnostics.
 pub struct InputReport {
     pub received: u64,
     pub superseded: u64,
+    pub late: u64,
+    pub unstamped: u64,
     pub lost: u64,
     pub refused: u64,
     pub refusal: Option<String>,
     pub rates: Report,
 }
 
-impl<T> Input<T> {
-    pub fn new(name: impl Into<String>) -> Self {
-        let state = State { newest: None, taken: false, refusal: None, meter: Meter::default() };
-        Self { name: name.into(), state: Mutex::new(state) }
+impl Input {
+    fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), state: Mutex::default() }
     }
 
     /// Camera slot, `joint_states` or `instruction`.
@@ -66,26 +61,22 @@ impl<T> Input<T> {
         &self.name
     }
 
-    /// Makes `sample` the newest. `entered` is when its callback began.
-    pub fn store(&self, entered: Instant, sample: Sample<T>, info: Option<&MessageInfo>) {
-        let sample = Arc::new(sample);
-        let replaced = {
-            let mut state = self.lock();
-            match info {
-                Some(info) => state.meter.receive(publisher(info), sequence(info)),
-                None => state.meter.received += 1,
-            }
-            let replaced = state.newest.replace(sample);
-            if replaced.is_some() && !state.taken {
-                state.meter.superseded += 1;
-            }
-            state.taken = false;
-            replaced
-        };
-        // Freeing an image takes longer than the swap, so it happens outside of the lock.
-        drop(replaced);
+    /// Counts a sample whose callback began at `entered`. What it replaces is freed here, where nobody waits for it: freeing an image
+    /// takes longer than everything else.
+    fn count<T>(&self, entered: Instant, arrival: Arrival<T>, info: Option<&MessageInfo>) {
+        drop(arrival.dropped);
         let delivery = info.and_then(|info| info.source_timestamp?.elapsed().ok());
-        self.lock().meter.time(entered.elapsed(), delivery);
+        let mut state = self.lock();
+        match info {
+            Some(info) => state.meter.receive(publisher(info), sequence(info)),
+            None => state.meter.received += 1,
+        }
+        match arrival.verdict {
+            Verdict::Newest { superseded } => state.meter.superseded += u64::from(superseded),
+            Verdict::Late => state.meter.late += 1,
+            Verdict::Unstamped => state.meter.unstamped += 1,
+        }
+        state.meter.time(entered.elapsed(), delivery);
     }
 
     /// Counts a sample that could not be used.
@@ -103,29 +94,20 @@ impl<T> Input<T> {
     pub fn report(&self, now: Instant) -> InputReport {
         let mut state = self.lock();
         let rates = state.meter.report(now);
+        let meter = &state.meter;
         InputReport {
-            received: state.meter.received,
-            superseded: state.meter.superseded,
-            lost: state.meter.lost,
-            refused: state.meter.refused,
+            received: meter.received,
+            superseded: meter.superseded,
+            late: meter.late,
+            unstamped: meter.unstamped,
+            lost: meter.lost,
+            refused: meter.refused,
             refusal: state.refusal.clone(),
             rates,
         }
     }
 
-    fn newest(&self) -> Option<Arc<Sample<T>>> {
-        self.lock().newest.clone()
-    }
-
-    /// An inference works with `sample`.
-    fn mark_taken(&self, sample: &Arc<Sample<T>>) {
-        let mut state = self.lock();
-        if state.newest.as_ref().is_some_and(|newest| Arc::ptr_eq(newest, sample)) {
-            state.taken = true;
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // A panic ends the process (see `node::run`), so a poisoned lock is never looked at again.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,105 +125,192 @@ fn sequence(info: &MessageInfo) -> Option<u64> {
     Some(info.publication_sequence_number).filter(|&number| number != u64::MAX)
 }
 
-/// A sample that an inference works with.
+/// What an inference works with of one input.
 pub struct Taken<T> {
-    pub input: Arc<Input<T>>,
-    pub sample: Arc<Sample<T>>,
-    /// Seconds between the sample's stamp and the observation.
+    pub input: Arc<Input>,
+    pub value: T,
+    /// Seconds between the time that it is of and the observation.
     pub age: f64,
-}
-
-impl<T> Taken<T> {
-    fn mark(&self) {
-        self.input.mark_taken(&self.sample);
-    }
 }
 
 /// One look at all inputs.
 pub struct Snapshot {
-    pub skew: f64,
     pub stamp: Stamp,
     /// In the policy's order of camera slots.
-    pub cameras: Vec<Taken<CameraMessage>>,
-    pub joint_states: Taken<rmw::JointState>,
-    pub instruction: Taken<String>,
+    pub cameras: Vec<Taken<Arc<CameraMessage>>>,
+    /// Seconds between the first and the last image.
+    pub skew: f64,
+    /// Of the middle between the first and the last image.
+    pub joint_states: Taken<StateAt<Arc<rmw::JointState>>>,
+    pub instruction: Taken<Arc<str>>,
 }
 
-/// An input with the parameter that limits the age of its samples.
-pub struct Limited<T> {
-    pub input: Arc<Input<T>>,
-    pub max_age_ms: MandatoryParameter<f64>,
+type Messages = Synchronizer<Arc<CameraMessage>, Arc<rmw::JointState>>;
+
+/// The samples, which the callbacks fill.
+pub struct Samples {
+    synchronizer: Mutex<Messages>,
+    clock: Clock,
+    cameras: Vec<Arc<Input>>,
+    joint_states: Arc<Input>,
 }
 
-impl<T> Limited<T> {
-    /// Age of the newest sample at `now`.
-    pub fn check(&self, now: Stamp) -> Result<f64, NotUsable> {
-        self.look(now).map(|taken| taken.age)
+impl Samples {
+    /// Takes an image of the camera that [`Inputs::new`] got at this index; `stamp` is that of its header.
+    pub fn receive_image(&self, camera: usize, stamp: Option<Stamp>, message: CameraMessage, info: &MessageInfo) {
+        let entered = Instant::now();
+        let message = Arc::new(message);
+        let mut synchronizer = self.lock();
+        let arrival = synchronizer.push_image(camera, stamp, self.now(), message);
+        drop(synchronizer);
+        self.cameras[camera].count(entered, arrival, Some(info));
     }
 
-    /// The newest sample, if it is usable at `now`.
-    fn look(&self, now: Stamp) -> Result<Taken<T>, NotUsable> {
-        let sample = self.input.newest().ok_or(NotUsable::Missing)?;
-        let age = AgeLimit::from_milliseconds(self.max_age_ms.get()).check(sample.stamp.ok_or(NotUsable::Missing)?, now)?;
-        Ok(Taken { input: self.input.clone(), sample, age })
+    /// Takes joint states; `stamp` is that of their header.
+    pub fn receive_joints(&self, stamp: Option<Stamp>, message: rmw::JointState, info: &MessageInfo) {
+        let entered = Instant::now();
+        let message = Arc::new(message);
+        let mut synchronizer = self.lock();
+        let arrival = synchronizer.push_joints(stamp, self.now(), message);
+        drop(synchronizer);
+        self.joint_states.count(entered, arrival, Some(info));
+    }
+
+    /// The synchronizer wants the clock read under its lock: in the order of the arrivals.
+    fn now(&self) -> Stamp {
+        Stamp::from_nanoseconds(self.clock.now().nsec)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Messages> {
+        // A panic ends the process (see `node::run`), so a poisoned lock is never looked at again.
+        self.synchronizer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Everything that an observation is made of.
+/// Everything that an observation is made of, with the parameters that tell what may be part of one.
 pub struct Inputs {
-    pub cameras: Vec<Limited<CameraMessage>>,
-    pub joint_states: Limited<rmw::JointState>,
-    pub instruction: Arc<Instruction>,
+    /// Outlives the parameters, which are undeclared when this is dropped: the middleware may hold a callback a little longer.
+    samples: Arc<Samples>,
+    cameras: Vec<CameraParameters>,
+    parameters: SyncParameters,
+    instruction: Arc<Instruction>,
 }
 
 impl Inputs {
-    /// Takes the newest sample of every input, or tells for each input that has no usable one why.
+    /// For cameras of these slots.
+    pub fn new(
+        cameras: Vec<(String, CameraParameters)>,
+        parameters: SyncParameters,
+        instruction: Arc<Instruction>,
+        clock: Clock,
+    ) -> Result<Self, ParameterError> {
+        let rules = parameters.rules(parameters.stamps()?);
+        let (slots, cameras): (Vec<_>, Vec<_>) = cameras.into_iter().unzip();
+        let samples = Samples {
+            cameras: slots.iter().map(|slot| Arc::new(Input::new(slot))).collect(),
+            joint_states: Arc::new(Input::new(JOINT_STATES)),
+            synchronizer: Mutex::new(Synchronizer::new(
+                rules,
+                slots.into_iter().zip(cameras.iter().map(CameraParameters::rules)),
+            )),
+            clock,
+        };
+        Ok(Self { samples: Arc::new(samples), cameras, parameters, instruction })
+    }
+
+    /// What the callbacks fill.
+    pub fn samples(&self) -> &Arc<Samples> {
+        &self.samples
+    }
+
+    /// Takes what makes an observation, or tells for each input that keeps it from being made why.
     pub fn snapshot(&self, now: Stamp) -> Result<Snapshot, Vec<(String, NotUsable)>> {
-        let mut problems = Vec::new();
-        let cameras: Vec<_> =
-            self.cameras.iter().filter_map(|camera| note(camera.look(now), camera.input.name(), &mut problems)).collect();
-        let joint_states = note(self.joint_states.look(now), self.joint_states.input.name(), &mut problems);
-        let instruction = note(self.instruction.look(now), self.instruction.input.name(), &mut problems);
-        match (joint_states, instruction) {
-            (Some(joint_states), Some(instruction)) if problems.is_empty() => {
-                cameras.iter().for_each(Taken::mark);
-                joint_states.mark();
-                instruction.mark();
-                Ok(Snapshot { skew: 0.0, stamp: now, cameras, joint_states, instruction })
+        let instruction = self.instruction.look(now);
+        let mut synchronizer = self.synchronizer();
+        let aligned = synchronizer.align(now);
+        let (aligned, (text, age)) = match (aligned, instruction) {
+            (Ok(aligned), Ok(instruction)) => (aligned, instruction),
+            (aligned, instruction) => {
+                let mut problems = aligned.err().unwrap_or_default();
+                problems.extend(instruction.err().map(|problem| (self.instruction.input.name.clone(), problem)));
+                return Err(problems);
             }
-            _ => Err(problems),
-        }
+        };
+        self.instruction.mark_used();
+        let camera = |(input, (image, age)): (&Arc<Input>, (&Arc<CameraMessage>, f64))| Taken {
+            input: input.clone(),
+            value: image.clone(),
+            age,
+        };
+        Ok(Snapshot {
+            stamp: now,
+            cameras: self.samples.cameras.iter().zip(aligned.cameras).map(camera).collect(),
+            skew: aligned.skew,
+            joint_states: Taken {
+                input: self.samples.joint_states.clone(),
+                value: aligned.joints.map(Arc::clone),
+                age: aligned.joint_age,
+            },
+            instruction: Taken { input: self.instruction.input.clone(), value: text, age },
+        })
     }
 
-    /// The newest joint states, if they are usable at `now`.
-    pub fn measured(&self, now: Stamp) -> Option<Arc<Sample<rmw::JointState>>> {
-        self.joint_states.look(now).ok().map(|taken| taken.sample)
+    /// The newest joint states and their stamp, while they are fresh.
+    pub fn measured(&self, now: Stamp) -> Option<(Arc<rmw::JointState>, Stamp)> {
+        let synchronizer = self.synchronizer();
+        synchronizer.newest_joints(now).ok().map(|(message, stamp)| (message.clone(), stamp))
     }
 
-    pub fn reset(&self, _now: Stamp) {}
+    /// The clock jumped: drops the samples of the time before.
+    pub fn reset(&self, now: Stamp) {
+        self.samples.lock().observe_clock(now);
+    }
+
+    /// Every input with its age in seconds at `now`, or what keeps it from being used.
+    pub fn check(&self, now: Stamp) -> Vec<(&Input, Result<f64, NotUsable>)> {
+        let ages = self.synchronizer().check(now);
+        let instruction = (&*self.instruction.input, self.instruction.look(now).map(|(_, age)| age));
+        self.received().zip(ages).chain([instruction]).collect()
+    }
 
     /// Names of all inputs.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        let cameras = self.cameras.iter().map(|camera| camera.input.name());
-        cameras.chain([self.joint_states.input.name(), self.instruction.input.name()])
+        self.received().chain([&*self.instruction.input]).map(Input::name)
     }
-}
 
-/// The value, or `None` with a note of the problem.
-fn note<T>(taken: Result<T, NotUsable>, name: &str, problems: &mut Vec<(String, NotUsable)>) -> Option<T> {
-    taken.map_err(|problem| problems.push((name.to_owned(), problem))).ok()
+    fn received(&self) -> impl Iterator<Item = &Input> {
+        self.samples.cameras.iter().chain([&self.samples.joint_states]).map(|input| &**input)
+    }
+
+    /// The synchronizer with the parameters as they are now.
+    fn synchronizer(&self) -> MutexGuard<'_, Messages> {
+        let mut synchronizer = self.samples.lock();
+        synchronizer.rules = self.parameters.rules(synchronizer.rules.stamps);
+        for (rules, parameters) in synchronizer.camera_rules().zip(&self.cameras) {
+            *rules = parameters.rules();
+        }
+        synchronizer
+    }
 }
 
 /// The instruction in force: the newest of the topic and the parameter. It does not grow stale.
 pub struct Instruction {
-    pub input: Arc<Input<String>>,
+    input: Arc<Input>,
+    newest: Mutex<Option<Text>>,
     /// The control thread, which is told of another text.
     changes: Sender<Message>,
 }
 
+struct Text {
+    text: Arc<str>,
+    arrival: Stamp,
+    /// Whether it was part of an observation.
+    used: bool,
+}
+
 impl Instruction {
     pub fn new(changes: Sender<Message>) -> Self {
-        Self { input: Arc::new(Input::new("instruction")), changes }
+        Self { input: Arc::new(Input::new("instruction")), newest: Mutex::default(), changes }
     }
 
     /// Makes a text that arrived at `now` the instruction, or refuses it and keeps the instruction before.
@@ -249,10 +318,11 @@ impl Instruction {
         let entered = Instant::now();
         match instruction::check(bytes) {
             Ok(text) => {
-                let known = self.input.newest();
-                self.input.store(entered, Sample { stamp: Some(now), message: text.to_owned() }, info);
+                let before = self.lock().replace(Text { text: text.into(), arrival: now, used: false });
+                let superseded = before.as_ref().is_some_and(|before| !before.used);
+                self.input.count(entered, Arrival { verdict: Verdict::Newest { superseded }, dropped: None::<()> }, info);
                 self.input.accept();
-                if known.is_none_or(|known| known.message != text) {
+                if before.is_none_or(|before| *before.text != *text) {
                     // An error means that the control thread has ended.
                     let _ = self.changes.send(Message::InstructionChanged);
                 }
@@ -267,18 +337,23 @@ impl Instruction {
 
     /// Whether there is none yet.
     pub fn is_missing(&self) -> bool {
-        self.input.newest().is_none()
+        self.lock().is_none()
     }
 
-    /// Seconds since the instruction arrived. A clock that jumped back makes it 0, not the future.
-    pub fn check(&self, now: Stamp) -> Result<f64, NotUsable> {
-        self.look(now).map(|taken| taken.age)
+    /// The text and the seconds since it arrived. A clock that jumped back makes them 0, not the future.
+    fn look(&self, now: Stamp) -> Result<(Arc<str>, f64), NotUsable> {
+        let newest = self.lock();
+        let Text { text, arrival, .. } = newest.as_ref().ok_or(NotUsable::Missing)?;
+        Ok((text.clone(), now.seconds_since(*arrival).max(0.0)))
     }
 
-    fn look(&self, now: Stamp) -> Result<Taken<String>, NotUsable> {
-        let sample = self.input.newest().ok_or(NotUsable::Missing)?;
-        let arrival = sample.stamp.ok_or(NotUsable::Missing)?;
-        let age = now.seconds_since(arrival).max(0.0);
-        Ok(Taken { input: self.input.clone(), sample, age })
+    fn mark_used(&self) {
+        if let Some(newest) = &mut *self.lock() {
+            newest.used = true;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Text>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

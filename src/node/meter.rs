@@ -14,6 +14,10 @@ pub struct Meter {
     pub received: u64,
     /// Replaced by a newer sample before an inference used them. Normal when samples come faster than inferences.
     pub superseded: u64,
+    /// Older than one that had arrived before.
+    pub late: u64,
+    /// Without a stamp.
+    pub unstamped: u64,
     /// Sent by the publisher but never delivered: gaps in its sequence numbers.
     pub lost: u64,
     /// Samples that could not be used: wrong encoding, missing joint, not a number.

@@ -5,12 +5,14 @@
 use std::{path::PathBuf, sync::Arc};
 
 use rclrs::{
-    DeclarationError, MandatoryParameter, NodeState, ParameterBuilder, ParameterRange, ParameterVariant, QoSDurabilityPolicy, ReadOnlyParameter,
+    DeclarationError, MandatoryParameter, NodeState, ParameterBuilder, ParameterRange, ParameterVariant, QoSDurabilityPolicy,
+    ReadOnlyParameter,
 };
 
 use super::{control_parameters::ControlParameters, instruction};
 use crate::{
     backend::{BackendKind, BackendOptions},
+    control::{AgeLimit, CameraRules, Rules, StampSource},
     observation::ResizeKernel,
     policy::PolicyOptions,
     robot::{self, RobotError},
@@ -66,8 +68,16 @@ pub enum Transport {
 
 /// The parameters of one camera slot. Declared when the checkpoint has told which slots there are.
 pub struct CameraParameters {
-    pub transport: TextParameter,
-    pub max_age_ms: MandatoryParameter<f64>,
+    transport: TextParameter,
+    max_age_ms: MandatoryParameter<f64>,
+    stamp_offset_ms: MandatoryParameter<f64>,
+}
+
+/// The parameters that tell which samples belong together.
+pub struct SyncParameters {
+    stamps: TextParameter,
+    max_skew_ms: MandatoryParameter<f64>,
+    joint_max_age_ms: MandatoryParameter<f64>,
 }
 
 impl Parameters {
@@ -131,9 +141,7 @@ impl Parameters {
 
     /// Everything that decides what the policy computes.
     pub fn policy_options(&self) -> Result<PolicyOptions, ParameterError> {
-        let path = |parameter: &TextParameter| {
-            Some(PathBuf::from(&*parameter.get())).filter(|path| !path.as_os_str().is_empty())
-        };
+        let path = |parameter: &TextParameter| Some(PathBuf::from(&*parameter.get())).filter(|path| !path.as_os_str().is_empty());
         // The casts keep the value: the ranges above begin at 0.
         let positive = |parameter: &ReadOnlyParameter<i64>| Some(parameter.get() as usize).filter(|&value| value > 0);
         Ok(PolicyOptions {
@@ -169,7 +177,21 @@ impl CameraParameters {
             .one_of::<Transport>()
             .read_only(node)?,
             max_age_ms: max_age(node, &format!("cameras.{slot}.max_age_ms"), 200.0)?,
+            stamp_offset_ms: number(
+                node,
+                &format!("cameras.{slot}.stamp_offset_ms"),
+                0.0,
+                (-1000.0, 1000.0),
+                "Added to the stamps of this camera, so that they tell when the image was taken. Negative for a driver that stamps late.",
+            )?,
         })
+    }
+
+    pub fn rules(&self) -> CameraRules {
+        CameraRules {
+            max_age: AgeLimit::from_milliseconds(self.max_age_ms.get()),
+            stamp_offset: self.stamp_offset_ms.get() * 1e-3,
+        }
     }
 
     pub fn transport(&self, slot: &str) -> Result<Transport, ParameterError> {
@@ -181,15 +203,45 @@ fn transport_name(slot: &str) -> String {
     format!("cameras.{slot}.transport")
 }
 
+impl SyncParameters {
+    pub fn declare(node: &NodeState) -> Result<Self, ParameterError> {
+        Ok(Self {
+            stamps: Text::new(
+                STAMPS,
+                "Time of a sample: header.stamp, or its arrival at this node for drivers that do not fill it.",
+            )
+            .default("header")
+            .one_of::<StampSource>()
+            .read_only(node)?,
+            max_skew_ms: number(
+                node,
+                "sync.max_skew_ms",
+                100.0,
+                (0.0, 60_000.0),
+                "Largest difference between the times at which the cameras took their images. A larger one stops inference. 0: any.",
+            )?,
+            joint_max_age_ms: max_age(node, "joint_states.max_age_ms", 100.0)?,
+        })
+    }
+
+    pub fn stamps(&self) -> Result<StampSource, ParameterError> {
+        parsed(STAMPS, &self.stamps)
+    }
+
+    pub fn rules(&self, stamps: StampSource) -> Rules {
+        Rules {
+            stamps,
+            max_skew: Some(self.max_skew_ms.get() * 1e-3).filter(|&limit| limit > 0.0),
+            joint_age: AgeLimit::from_milliseconds(self.joint_max_age_ms.get()),
+        }
+    }
+}
+
+const STAMPS: &str = "sync.stamps";
+
 /// Oldest usable sample of an input.
-pub fn max_age(node: &NodeState, name: &str, default: f64) -> Result<MandatoryParameter<f64>, ParameterError> {
-    number(
-        node,
-        name,
-        default,
-        (1.0, 60_000.0),
-        "Oldest usable sample, measured from its header stamp. An older one stops inference.",
-    )
+fn max_age(node: &NodeState, name: &str, default: f64) -> Result<MandatoryParameter<f64>, ParameterError> {
+    number(node, name, default, (1.0, 60_000.0), "Oldest usable sample. An older one stops inference.")
 }
 
 /// A value that a text parameter chooses from a few words.
@@ -223,6 +275,10 @@ impl Choice for Option<ResizeKernel> {
 
 impl Choice for QoSDurabilityPolicy {
     const CHOICES: &'static [(&'static str, Self)] = &[("volatile", Self::Volatile), ("transient_local", Self::TransientLocal)];
+}
+
+impl Choice for StampSource {
+    const CHOICES: &'static [(&'static str, Self)] = &[("header", Self::Header), ("receive", Self::Receive)];
 }
 
 impl Choice for Transport {

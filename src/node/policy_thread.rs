@@ -38,7 +38,7 @@ impl PolicyThread {
         let (shared, kind) = (Shared::default(), options.backend.kind);
         let (theirs, told) = (shared.clone(), events.clone());
         let thread = thread::Builder::new().name("inference".to_owned()).spawn(move || {
-            priority::yield_to_control();
+            priority::yield_to_others();
             let started = Instant::now();
             // Sending fails only when the main thread is already on its way out.
             match open(&options, instruction) {

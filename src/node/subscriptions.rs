@@ -1,6 +1,6 @@
 //! Subscriptions that fill the inputs.
 
-use std::{any::Any, sync::Arc, time::Instant};
+use std::{any::Any, sync::Arc};
 
 use rclrs::{
     Clock, IntoPrimitiveOptions, MessageInfo, Node, QoSDurabilityPolicy, RclrsError, SubscriptionState, Worker,
@@ -9,8 +9,8 @@ use rclrs::{
 use ros_env::{sensor_msgs::msg::rmw, std_msgs};
 
 use super::{
-    inputs::{CameraMessage, Input, Inputs, Instruction, Limited, Sample},
-    parameters::{CameraParameters, ParameterError, Transport, max_age},
+    inputs::{CameraMessage, Inputs, Instruction},
+    parameters::{CameraParameters, ParameterError, SyncParameters, Transport},
 };
 use crate::control::Stamp;
 
@@ -41,41 +41,41 @@ pub fn subscribe(
     instruction: Arc<Instruction>,
     durability: QoSDurabilityPolicy,
 ) -> Result<(Inputs, Subscriptions), SubscriptionError> {
+    let cameras = slots.iter().map(|slot| Ok((slot.clone(), CameraParameters::declare(node, slot)?)));
+    let cameras: Vec<_> = cameras.collect::<Result<_, ParameterError>>()?;
+    let transports = cameras.iter().map(|(slot, parameters)| parameters.transport(slot)).collect::<Result<Vec<_>, _>>()?;
+    let inputs = Inputs::new(cameras, SyncParameters::declare(node)?, instruction.clone(), node.get_clock())?;
     let mut subscriptions = Subscriptions { kept: Vec::new(), topics: Vec::new() };
-    let mut cameras = Vec::new();
-    for slot in slots {
-        let parameters = CameraParameters::declare(node, slot)?;
-        let input = Arc::new(Input::new(slot));
+    for (camera, (slot, transport)) in slots.iter().zip(transports).enumerate() {
+        let samples = inputs.samples().clone();
         let topic = format!("~/camera/{slot}/image");
-        match parameters.transport(slot)? {
-            Transport::Raw => subscriptions.add(worker, &topic, input.clone(), CameraMessage::Raw)?,
-            Transport::Compressed => {
-                subscriptions.add(worker, &format!("{topic}/compressed"), input.clone(), CameraMessage::Compressed)?;
-            }
+        match transport {
+            Transport::Raw => subscriptions.add(worker, &topic, move |stamp, image, info| {
+                samples.receive_image(camera, stamp, CameraMessage::Raw(image), info);
+            })?,
+            Transport::Compressed => subscriptions.add(worker, &format!("{topic}/compressed"), move |stamp, image, info| {
+                samples.receive_image(camera, stamp, CameraMessage::Compressed(image), info);
+            })?,
         }
-        subscriptions.kept.push(Arc::new(parameters.transport));
-        cameras.push(Limited { input, max_age_ms: parameters.max_age_ms });
     }
-    let joint_states =
-        Limited { input: Arc::new(Input::new("joint_states")), max_age_ms: max_age(node, "joint_states.max_age_ms", 100.0)? };
-    subscriptions.add(worker, "~/joint_states", joint_states.input.clone(), |message: rmw::JointState| message)?;
-    subscriptions.add_instruction(worker, node.get_clock(), instruction.clone(), durability)?;
-    Ok((Inputs { cameras, joint_states, instruction }, subscriptions))
+    let samples = inputs.samples().clone();
+    subscriptions.add(worker, "~/joint_states", move |stamp, joints: rmw::JointState, info| {
+        samples.receive_joints(stamp, joints, info);
+    })?;
+    subscriptions.add_instruction(worker, node.get_clock(), instruction, durability)?;
+    Ok((inputs, subscriptions))
 }
 
 impl Subscriptions {
-    fn add<M: Stamped, T: Send + Sync + 'static>(
+    fn add<M: Stamped>(
         &mut self,
         worker: &Worker<()>,
         topic: &str,
-        input: Arc<Input<T>>,
-        wrap: impl Fn(M) -> T + Send + 'static,
+        receive: impl Fn(Option<Stamp>, M, &MessageInfo) + Send + 'static,
     ) -> Result<(), RclrsError> {
         let options = topic.sensor_data_qos().keep_last(SENSOR_DEPTH);
         let subscription = worker.create_subscription(options, move |message: M, info: MessageInfo| {
-            let entered = Instant::now();
-            let stamp = message.stamp();
-            input.store(entered, Sample { stamp, message: wrap(message) }, Some(&info));
+            receive(message.stamp(), message, &info);
         })?;
         self.keep(subscription);
         Ok(())

@@ -3,26 +3,20 @@
 use std::{collections::BTreeMap, ops::Range, path::Path};
 
 use plotters::{
-    coord::Shift,
     prelude::*,
     style::text_anchor::{HPos, Pos, VPos},
 };
 
 use super::{error::ReplayError, messages::ActionChunk};
+use crate::picture::{COMMANDED, DrawError, INK, Panel, describe, value_range};
 
-/// Colours that read on a white and on a black page; the background stays transparent.
-const INK: RGBColor = RGBColor(128, 128, 128);
-const MEASURED: RGBColor = RGBColor(128, 128, 128);
-/// Neighbouring chunks alternate.
-const COMMANDED: [RGBColor; 2] = [RGBColor(37, 137, 245), RGBColor(232, 121, 40)];
+const MEASURED: RGBColor = INK;
 
 const PANEL: (u32, u32) = (520, 116);
 const HEAD: u32 = 56;
 const FOOT: u32 = 34;
 /// Joints in one column before a second is made.
 const COLUMN: usize = 8;
-
-type Panel<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Draws one panel per joint: what each chunk commanded until the next chunk took over (strong), its rest (faint), where chunks
 /// take over (vertical lines), and the measured joint of the same name (grey).
@@ -70,12 +64,6 @@ fn render(chunks: &[&ActionChunk], measured: &BTreeMap<String, Vec<(f64, f64)>>,
     draw_foot(&foot, columns).map_err(describe)?;
     root.present().map_err(describe)
 }
-
-fn describe(error: impl std::fmt::Display) -> String {
-    error.to_string()
-}
-
-type DrawError<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>;
 
 fn draw_head<'a>(head: &Panel<'a>, chunks: &[&ActionChunk]) -> Result<(), DrawError<'a>> {
     let title = format!("{} chunks for \"{}\"", chunks.len(), chunks.first().map_or("", |chunk| &chunk.instruction));
@@ -145,14 +133,4 @@ fn draw_panel<'a>(
     }
     chart.draw_series(LineSeries::new(measured.iter().copied(), MEASURED.stroke_width(1)))?;
     Ok(())
-}
-
-/// Range of the values with a margin, never empty.
-fn value_range(values: impl Iterator<Item = f64>) -> Range<f64> {
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
-    if low > high {
-        return -1.0..1.0;
-    }
-    let margin = ((high - low) * 0.08).max(0.01);
-    low - margin..high + margin
 }

@@ -9,8 +9,8 @@ pub use arm::Arm;
 pub use undecided::Undecided;
 
 use crate::control::{
-    ChunkError, ComputedChunk, ControlConfig, ControlError, ControlStatus, Controller, GuidanceRequest, JointControl, Measured,
-    Stamp, Tick, Ticket,
+    ComputedChunk, ControlConfig, ControlError, ControlStatus, Controller, GuidanceRequest, JointControl, Measured, Stamp, Tick,
+    Ticket,
 };
 
 /// What is simulated.
@@ -57,12 +57,8 @@ pub struct Border {
 pub enum SimulationError<E> {
     #[error(transparent)]
     Control(#[from] ControlError),
-    #[error("The simulated robot was stopped: {0}")]
-    Latched(crate::control::Latch),
     #[error(transparent)]
     Policy(E),
-    #[error(transparent)]
-    Chunk(ChunkError),
 }
 
 impl Simulation {
@@ -89,18 +85,14 @@ impl Simulation {
             }
             if let Some((_, ticket, chunk)) = running.take_if(|(ready, ..)| *ready <= step) {
                 let without = continuation(controller.clone(), now, &arm, period);
-                controller.install(now, &ticket, chunk).map_err(SimulationError::Chunk)?;
-                if !without.is_empty() {
+                // A refused chunk is counted by the controller.
+                if controller.install(now, &ticket, chunk).is_ok() && !without.is_empty() {
                     borders.push(Border { step: step + 1, without });
                 }
             }
             now = now.after(period);
         }
-        let status = controller.status();
-        match status.latch {
-            Some(latch) => Err(SimulationError::Latched(latch)),
-            None => Ok(Outcome { commands, borders, status }),
-        }
+        Ok(Outcome { commands, borders, status: controller.status() })
     }
 }
 
@@ -120,21 +112,33 @@ fn continuation(mut controller: Controller, mut now: Stamp, arm: &Arm, period: f
     }
 }
 
+/// The largest of some distances between commands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Largest {
+    /// rad or m; rad/s or m/s for a joint that takes velocities.
+    pub distance: f64,
+    /// The joint's column.
+    pub joint: usize,
+    /// The control step.
+    pub step: usize,
+}
+
 impl Outcome {
-    /// The largest distance, over all joints that are not grippers, of the first command of a chunk from what would have been commanded
-    /// instead (rad or m), and the joint. Grippers are to switch.
-    pub fn largest_jump(&self, joints: &[JointControl]) -> Option<(f64, usize)> {
+    /// The largest distance of the first command of a chunk from what would have been commanded instead. Grippers are left out: they are
+    /// to switch. `None` when no chunk took over from another.
+    pub fn largest_jump(&self, joints: &[JointControl]) -> Option<Largest> {
         let jumps = self.borders.iter().filter_map(|border| {
             let (with, without) = (self.commands.get(border.step)?.as_ref()?, border.without.first()?);
-            largest(joints, with, without)
+            largest(border.step, joints, with, without)
         });
-        jumps.max_by(|a, b| a.0.total_cmp(&b.0))
+        jumps.max_by(|a, b| a.distance.total_cmp(&b.distance))
     }
 
-    /// The largest distance of a command from the one before, and the joint; as in [`Self::largest_jump`].
-    pub fn largest_step(&self, joints: &[JointControl]) -> Option<(f64, usize)> {
-        let steps = self.commands.windows(2).filter_map(|pair| largest(joints, pair[1].as_ref()?, pair[0].as_ref()?));
-        steps.max_by(|a, b| a.0.total_cmp(&b.0))
+    /// The largest distance of a command from the one before, grippers left out.
+    pub fn largest_step(&self, joints: &[JointControl]) -> Option<Largest> {
+        let pairs = self.commands.windows(2).enumerate();
+        let steps = pairs.filter_map(|(index, pair)| largest(index + 1, joints, pair[1].as_ref()?, pair[0].as_ref()?));
+        steps.max_by(|a, b| a.distance.total_cmp(&b.distance))
     }
 
     /// Share of the control steps since the first command that had one.
@@ -144,8 +148,8 @@ impl Outcome {
     }
 }
 
-/// The largest distance between two rows, grippers apart, and its joint.
-fn largest(joints: &[JointControl], a: &[f64], b: &[f64]) -> Option<(f64, usize)> {
-    let distances = joints.iter().zip(a.iter().zip(b)).enumerate().filter(|(_, (joint, _))| !joint.gripper);
-    distances.map(|(column, (_, (a, b)))| ((a - b).abs(), column)).max_by(|a, b| a.0.total_cmp(&b.0))
+fn largest(step: usize, joints: &[JointControl], a: &[f64], b: &[f64]) -> Option<Largest> {
+    let distances = joints.iter().zip(a.iter().zip(b)).enumerate().filter(|(_, (control, _))| !control.gripper);
+    let distances = distances.map(|(joint, (_, (a, b)))| Largest { distance: (a - b).abs(), joint, step });
+    distances.max_by(|a, b| a.distance.total_cmp(&b.distance))
 }

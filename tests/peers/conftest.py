@@ -71,6 +71,7 @@ def start_policy(domain: int, tmp_path: Path, checkpoint: Path, profile: Path) -
             "instruction.default": INSTRUCTION,
             # The machine that runs the tests may be busy; the limits themselves are tested with values of their own.
             "joint_states.max_age_ms": 1000.0,
+            "sync.max_skew_ms": 0.0,
             **{f"cameras.{slot}.max_age_ms": 1000.0 for slot in CAMERAS},
         }
         values = defaults | {name.replace("__", "."): value for name, value in parameters.items()}

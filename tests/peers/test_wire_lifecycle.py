@@ -235,6 +235,7 @@ def test_diagnostics_come_in_every_state_and_name_it(managed, robot):
         assert status.message.lower().startswith(state)
         names = {status.name for status in robot.diagnostics[-1].status}
         assert ("policy: inference" in names) == (state != "unconfigured")
+        assert state != "inactive" or robot.status("inference").message == "Inactive"
     assert robot.change_state("cleanup")
     robot.wait_for_status("lifecycle", lambda status: wire.values_of(status)["state"] == "unconfigured")
     assert [status.name for status in robot.diagnostics[-1].status] == ["policy: lifecycle"]

@@ -12,7 +12,7 @@ from conftest import CAMERAS, JOINTS
 READ_ONLY = [
     *("autostart", "backend", "checkpoint", "denoise_steps", "norm_stats", "resize", "robot", "seed", "threads", "tokenizer", "trace", "weight_cache"),
     *("chunking.crossfade_ms", "chunking.mode", "chunking.rtc.max_guidance_weight", "chunking.rtc.schedule", "dry_run", "forward_commands"),
-    *("inference.deadline_s", "inference.execution_horizon", "inference.trigger", "instruction.on_change", "max_drift", "stall.action", "urdf"),
+    *("inference.deadline_s", "inference.execution_horizon", "inference.trigger", "instruction.on_change", "max_drift", "stall.action", "sync.stamps", "urdf"),
 ]
 
 SWITCHES = {"autostart", "dry_run", "forward_commands", "trace"}
@@ -53,6 +53,9 @@ def test_every_parameter_is_described_and_documented(start_policy, robot):
         ("joint_states.max_age_ms", 0.5, "out of range"),
         (f"cameras.{CAMERAS[0]}.max_age_ms", 60_001.0, "out of range"),
         (f"cameras.{CAMERAS[0]}.max_age_ms", math.nan, "out of range"),
+        (f"cameras.{CAMERAS[0]}.stamp_offset_ms", -1000.1, "out of range"),
+        ("sync.max_skew_ms", -1.0, "out of range"),
+        ("sync.max_skew_ms", math.inf, "out of range"),
         ("instruction.default", "x" * 1025, "1025 bytes"),
         ("instruction.default", "  ", "empty"),
         ("no_such_parameter", 1.0, "not declared"),

@@ -461,8 +461,8 @@ impl Controller {
 
     fn cadence(&self) -> Cadence {
         let horizon = self.config.horizon;
-        // As long as no delay is known the longest is reckoned with that a chunk has room for.
-        let delay = self.delays.p95().unwrap_or(horizon / 2);
+        // As long as none was measured, at most the longest that a chunk has room for.
+        let delay = self.delays.reckoned(horizon / 2);
         if 2 * delay > horizon {
             return Cadence { delay, execution: delay.min(horizon), guided: 0 };
         }

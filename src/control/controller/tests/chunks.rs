@@ -35,10 +35,7 @@ fn a_chunk_that_comes_before_the_next_step_begins_with_row_0() {
 
 #[test]
 fn the_delay_counts_rows_that_were_really_consumed_not_those_of_a_hold() {
-    let mut rig = Rig::new(config());
-    rig.step();
-    let ticket = rig.request();
-    rig.install(&ticket, counting(0.0)).unwrap();
+    let mut rig = Rig::with_first(config(), counting(0.0));
     rig.elbow(1);
     let ticket = rig.request();
     let left = rig.controller.status().rows_left;
@@ -54,10 +51,7 @@ fn the_delay_counts_rows_that_were_really_consumed_not_those_of_a_hold() {
 
 #[test]
 fn a_chunk_that_is_asked_for_in_a_hold_begins_with_row_0() {
-    let mut rig = Rig::new(config());
-    rig.step();
-    let ticket = rig.request();
-    rig.install(&ticket, counting(0.0)).unwrap();
+    let mut rig = Rig::with_first(config(), counting(0.0));
     rig.elbow(60);
     let ticket = rig.request();
     rig.elbow(40);
@@ -125,13 +119,16 @@ fn the_cold_start_is_no_measure_of_the_delay() {
 }
 
 #[test]
-fn as_long_as_no_delay_is_known_the_next_inference_starts_at_once() {
-    let mut rig = Rig::new(config());
-    rig.step();
-    let ticket = rig.request();
-    rig.install(&ticket, counting(0.0)).unwrap();
-    rig.step();
-    rig.request();
+fn until_a_delay_was_measured_the_next_inference_starts_as_early_as_a_cold_start_needs() {
+    // Of 25 rows to execute.
+    for (cold, wanted) in [(0, 25), (10, 15), (24, 1), (300, 1)] {
+        let mut rig = Rig::new(config());
+        rig.step();
+        let ticket = rig.request();
+        rig.elbow(cold);
+        rig.install(&ticket, counting(0.0)).unwrap();
+        assert_eq!(rig.steps_until_request().0, wanted, "{cold}");
+    }
 }
 
 #[test]
@@ -223,10 +220,7 @@ fn a_rate_that_does_not_fit_the_control_steps_is_kept_in_the_mean() {
 
 #[test]
 fn a_new_rate_takes_effect_at_once_and_a_senseless_one_is_refused() {
-    let mut rig = Rig::new(ControlConfig { replan: Replan::Rate(0.1), ..config() });
-    rig.step();
-    let ticket = rig.request();
-    rig.install(&ticket, counting(0.0)).unwrap();
+    let mut rig = Rig::with_first(ControlConfig { replan: Replan::Rate(0.1), ..config() }, counting(0.0));
     rig.elbow(3);
     assert_eq!(rig.controller.request(rig.now), None);
     rig.controller.set_rate(10.0).unwrap();
@@ -240,10 +234,7 @@ fn a_new_rate_takes_effect_at_once_and_a_senseless_one_is_refused() {
 
 #[test]
 fn at_a_fixed_rate_a_robot_that_holds_does_not_wait_for_the_next_time() {
-    let mut rig = Rig::new(ControlConfig { replan: Replan::Rate(0.1), ..config() });
-    rig.step();
-    let ticket = rig.request();
-    rig.install(&ticket, counting(0.0)).unwrap();
+    let mut rig = Rig::with_first(ControlConfig { replan: Replan::Rate(0.1), ..config() }, counting(0.0));
     assert_eq!(rig.steps_until_request().0, HORIZON + 1);
 }
 
@@ -415,10 +406,7 @@ fn a_refused_chunk_changes_nothing_that_is_planned_and_is_counted_by_its_reason(
 
 #[test]
 fn a_chunk_of_which_all_rows_have_passed_is_refused() {
-    let mut rig = Rig::new(config());
-    rig.step();
-    let ticket = rig.request();
-    rig.install(&ticket, counting(0.0)).unwrap();
+    let mut rig = Rig::with_first(config(), counting(0.0));
     let ticket = rig.request();
     rig.elbow(80);
     assert_eq!(rig.install(&ticket, counting(0.0)), Err(ChunkError::Past { rows: HORIZON }));

@@ -101,15 +101,23 @@ impl Rig {
         self.controller.install(self.now, ticket, chunk)
     }
 
+    /// Executes a first chunk, which took so long that the next is asked for at once.
+    fn with_first(config: ControlConfig, chunk: ComputedChunk) -> Self {
+        let mut rig = Self::new(config);
+        rig.step();
+        let ticket = rig.request();
+        rig.elbow(HORIZON / 2);
+        rig.install(&ticket, chunk).unwrap();
+        rig
+    }
+
     /// Executes a second chunk of which row `i` commands `i`; inferences take `rows` control steps so far.
     fn with_delay(config: ControlConfig, rows: usize) -> Self {
-        let mut rig = Self::new(config);
-        for steps in [0, rows] {
-            rig.step();
-            let ticket = rig.request();
-            rig.elbow(steps);
-            rig.install(&ticket, counting(0.0)).unwrap();
-        }
+        let mut rig = Self::with_first(config, counting(0.0));
+        rig.step();
+        let ticket = rig.request();
+        rig.elbow(rows);
+        rig.install(&ticket, counting(0.0)).unwrap();
         assert_eq!(rig.controller.status().delay_p95, Some(rows));
         rig
     }

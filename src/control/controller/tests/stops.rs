@@ -5,10 +5,7 @@ use super::*;
 /// Executes 20 rows of a chunk that moves the elbow, and the wheel or gripper, by 0.02 rad (m, rad/s) each row; the robot is where it
 /// is to be.
 fn moving(config: ControlConfig) -> Rig {
-    let mut rig = Rig::new(config);
-    rig.step();
-    let ticket = rig.request();
-    rig.install(&ticket, chunk_of(|row| [0.02 * row as f64; 2])).unwrap();
+    let mut rig = Rig::with_first(config, chunk_of(|row| [0.02 * row as f64; 2]));
     for _ in 0..20 {
         rig.positions = rig.step().command.unwrap().into_iter().map(Some).collect();
     }
@@ -56,10 +53,7 @@ fn the_chunk_of_an_inference_that_ran_during_deactivation_is_refused_even_when_a
 
 #[test]
 fn a_plan_that_runs_out_holds_the_last_command_and_says_so_once() {
-    let mut rig = Rig::new(config());
-    rig.step();
-    let ticket = rig.request();
-    rig.install(&ticket, counting(0.0)).unwrap();
+    let mut rig = Rig::with_first(config(), counting(0.0));
     rig.elbow(HORIZON);
     let hold = rig.step();
     assert_eq!((hold.command, hold.trajectory.unwrap().rows), (Some(vec![49.0; 2]), vec![vec![49.0; 2]]));
@@ -160,10 +154,7 @@ fn a_stop_while_inactive_holds_after_the_activation() {
 
 #[test]
 fn a_stop_before_the_first_command_sends_nothing() {
-    let mut rig = Rig::new(config());
-    rig.step();
-    let ticket = rig.request();
-    rig.install(&ticket, counting(0.0)).unwrap();
+    let mut rig = Rig::with_first(config(), counting(0.0));
     assert_eq!(rig.controller.stop(rig.now), Tick::default());
     assert_eq!(rig.elbow(5), [None; 5]);
 }
