@@ -8,6 +8,7 @@ use std::{
 use crate::{
     backend::{self, Backend, BackendError, BackendInfo, BackendOptions},
     checkpoint::{Checkpoint, CheckpointError, Family, OpenOptions},
+    control::GuidanceRequest,
     model::{Chunk, DenoiseRequest, Geometry, Guidance, ModelInputs, PrefixSchedule, StageTimes, noise},
     observation::{Observation, ObservationError, Pipeline, ResizeKernel},
     robot::{ActionColumn, CommandKind, RobotError, RobotProfile},
@@ -101,6 +102,14 @@ pub struct PrefixGuidance {
     pub schedule: PrefixSchedule,
     /// The most that a step's guidance may weigh (LeRobot: 10); above 0.
     pub max_weight: f64,
+}
+
+impl PrefixGuidance {
+    /// What the controller asks for, in a form that an operator chooses.
+    pub fn new(request: GuidanceRequest, schedule: PrefixSchedule, max_weight: f64) -> Self {
+        let GuidanceRequest { previous, previous_anchor, delay, horizon } = request;
+        Self { previous, previous_anchor, delay, horizon, schedule, max_weight }
+    }
 }
 
 impl Policy {

@@ -1,8 +1,12 @@
 //! What a configured node has: subscriptions, publishers, services, and the control thread.
 
-use std::sync::{
-    Arc,
-    mpsc::{Sender, channel},
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Sender, channel},
+    },
+    thread,
+    time::Duration,
 };
 
 use rclrs::{Node, Worker};
@@ -22,9 +26,13 @@ use super::{
     subscriptions::{self, Subscriptions},
 };
 use crate::{
-    control::{ControlConfig, Controller, JointLimits, Replan},
+    control::{ControlConfig, Controller, JointLimits, Latch, Replan},
     policy::PolicyInfo,
 };
+
+/// Time between the last command and the end of its publisher. A subscriber that hears of the end before it has taken the sample never
+/// takes it, and the two come on different ways.
+const DELIVERY: Duration = Duration::from_millis(100);
 
 /// The workers of the node. They live as long as the executor, whoever drops them, so they are made once.
 pub struct Workers {
@@ -106,9 +114,14 @@ impl Configured {
         Reporter::new(node, &opened.info.backend, self.inputs.clone(), topics, thread.shared.clone())
     }
 
-    /// From here on chunks are computed and commanded.
+    /// From here on chunks are computed and commanded. After an error nothing is published any more, even if the order is carried out late.
     pub fn activate(&self) -> Result<(), NodeError> {
-        self.order(Order::Activate)
+        self.order(Order::Activate).inspect_err(|_| self.outputs.close())
+    }
+
+    /// Commands nothing until `~/reset`.
+    pub fn stop(&self) -> Result<(), NodeError> {
+        self.order(Order::Stop)
     }
 
     /// When this returns, the stall action was published, and nothing is published any more, not even by an inference that still runs.
@@ -121,12 +134,14 @@ impl Configured {
         self.control.order(order).map(drop).map_err(NodeError::Order)
     }
 
-    /// Takes everything down and undeclares the parameters of cameras and joints.
-    pub fn close(self) {
-        if let Err(error) = self.deactivate() {
-            tracing::error!("{error}");
-        }
+    /// Takes everything down and undeclares the parameters of cameras and joints. Nothing may be active any more. Whether the robot was
+    /// stopped and not reset.
+    pub fn close(self, policy: &PolicyThread) -> bool {
+        thread::sleep(DELIVERY);
         self.outputs.close();
+        let report = policy.shared.control();
+        let latch = report.status.as_ref().and_then(|status| status.latch.as_ref());
+        matches!(latch, Some(Latch::Stopped | Latch::Drift(_)))
     }
 
     /// What the operator compares with the robot in front of him.
@@ -136,7 +151,7 @@ impl Configured {
         format!(
             "Ready after {:.1} s\n  checkpoint  {} ({family:?}), {} px images, chunks of {} rows, {steps} denoise steps, seed {seed}\n  \
              backend     {}, {}, {:.0} MB of weights\n  robot       {robot}, {} joints: {}\n  inputs      {}\n  \
-             commands    {}, {}\n  limits      {}",
+             commands    {}, {}",
             time.as_secs_f64(),
             checkpoint.display(),
             geometry.vision.image_size,
@@ -152,19 +167,13 @@ impl Configured {
                 Replan::Rate(hz) => format!("a chunk {hz} times a second"),
             },
             if parameters.control.dry_run.get() { "to ~/preview only: this is a dry run" } else { "to the robot" },
-            self.limits(),
         )
     }
 
-    /// Which joints have no limits: their commands are only checked to be finite.
-    fn limits(&self) -> String {
+    /// Joints whose commands are only checked to be finite.
+    pub fn unlimited_joints(&self) -> Vec<&str> {
         let bare = self.config.joints.iter().filter(|joint| joint.limits == JointLimits::default());
-        let bare: Vec<_> = bare.map(|joint| joint.name.as_str()).collect();
-        match bare.len() {
-            0 => "every joint has some".to_owned(),
-            count if count == self.config.joints.len() => "NONE: give the node a urdf or joint_limits".to_owned(),
-            _ => format!("none for {}", bare.join(", ")),
-        }
+        bare.map(|joint| joint.name.as_str()).collect()
     }
 }
 

@@ -4,7 +4,7 @@
 //! order of everything that a robot is told, and after the last command of a stop comes nothing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io,
     sync::{
         Arc,
@@ -17,6 +17,7 @@ use std::{
 use rclrs::Clock;
 
 use super::{
+    control_health,
     inference::{Computed, InferenceError, LastChunk, Problem, Request, Shared},
     inputs::Inputs,
     log::{Change, ChangeLog},
@@ -25,7 +26,7 @@ use super::{
     process::{self, Event},
 };
 use crate::{
-    control::{ClockWatch, Controller, GuidanceRequest, Measured, NotUsable, Stamp, Ticket, Tick},
+    control::{ClockWatch, Controller, Measured, NotUsable, Stamp, Tick, Ticket},
     model::PrefixSchedule,
     policy::{PolicyError, PrefixGuidance},
 };
@@ -136,36 +137,52 @@ struct Loop {
     parts: Parts,
     watch: ClockWatch,
     log: ChangeLog,
+    active: bool,
+    /// The rows that are still to be sent after a deactivation, one in a period, and who waits for their end.
+    last_rows: VecDeque<Vec<f64>>,
+    deactivated: Option<Sender<Result<String, String>>>,
     /// Values that each limit had cut, and when that grew last.
     cut: [(u64, Option<Instant>); 4],
 }
 
 impl Loop {
     fn new(parts: Parts) -> Self {
-        Self { parts, watch: ClockWatch::default(), log: ChangeLog::new(LOG_INTERVAL, Instant::now()), cut: [(0, None); 4] }
+        Self {
+            parts,
+            watch: ClockWatch::default(),
+            log: ChangeLog::new(LOG_INTERVAL, Instant::now()),
+            active: false,
+            last_rows: VecDeque::new(),
+            deactivated: None,
+            cut: [(0, None); 4],
+        }
     }
 
     fn run(mut self, inbox: &Receiver<Message>) {
         let mut next = self.now();
         loop {
             let wait = Duration::from_secs_f64(next.seconds_since(self.now()).max(0.0)).min(POLL);
-            match inbox.recv_timeout(wait) {
-                Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(message) => self.receive(message),
-                Err(RecvTimeoutError::Timeout) => {}
-            }
+            let message = inbox.recv_timeout(wait);
             let now = self.now();
+            // Before the message: an order that is carried out in another time than the plan was made in would plan from a wrong step.
             if let Some(jump) = self.watch.observe(now) {
                 tracing::warn!("{jump}. The chunk is dropped, and the robot held until there are new samples");
                 self.parts.inputs.reset(now);
                 self.parts.controller.clock_jumped();
                 next = now;
             }
-            if now >= next {
-                self.parts.shared.control().lateness.record(now.seconds_since(next));
-                self.tick(now);
-                // A step that was slept through is not made up for, and the steps keep their phase.
-                let missed = (now.seconds_since(next) / self.parts.period).floor();
+            match message {
+                Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(message) => self.receive(message, now),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let late = now.seconds_since(next);
+            if late >= 0.0 {
+                self.parts.shared.control().lateness.record(late);
+                // A step that was slept through is not made up for, and the steps keep their phase: what the controller is told is when
+                // the step was due.
+                let missed = (late / self.parts.period).floor();
+                self.tick(next.after(missed * self.parts.period), now);
                 next = next.after((missed + 1.0) * self.parts.period);
             }
         }
@@ -175,9 +192,9 @@ impl Loop {
         Stamp::from_nanoseconds(self.parts.clock.now().nsec)
     }
 
-    fn receive(&mut self, message: Message) {
-        let now = self.now();
+    fn receive(&mut self, message: Message, now: Stamp) {
         match message {
+            Message::Order(Order::Deactivate, reply) => self.deactivate(now, reply),
             Message::Order(order, reply) => {
                 let answer = self.carry_out(order, now);
                 self.report();
@@ -197,17 +214,37 @@ impl Loop {
         }
     }
 
+    /// Sends the last commands. The answer comes when the last of them was sent: a controller that takes row after row gets one in a
+    /// period.
+    fn deactivate(&mut self, now: Stamp, reply: Sender<Result<String, String>>) {
+        self.active = false;
+        let last = self.parts.controller.deactivate(now);
+        if self.parts.outputs.streams_rows() {
+            let rows = last.trajectory.as_ref().map(|trajectory| trajectory.rows.as_slice()).unwrap_or_default();
+            self.last_rows.extend(rows.iter().skip(1).cloned());
+        }
+        self.publish(last);
+        self.report();
+        self.deactivated = Some(reply);
+        self.answer_deactivated();
+    }
+
+    fn answer_deactivated(&mut self) {
+        if self.last_rows.is_empty()
+            && let Some(reply) = self.deactivated.take()
+        {
+            // Nobody waits any more when the node is on its way out.
+            let _ = reply.send(Ok("No command is published any more".to_owned()));
+        }
+    }
+
     fn carry_out(&mut self, order: Order, now: Stamp) -> Result<String, String> {
         let controller = &mut self.parts.controller;
         match order {
             Order::Activate => {
                 controller.activate();
+                self.active = true;
                 Ok("Commands are published from the first chunk on".to_owned())
-            }
-            Order::Deactivate => {
-                let last = controller.deactivate(now);
-                self.publish_to_the_end(last);
-                Ok("No command is published any more".to_owned())
             }
             Order::Stop => {
                 let last = controller.stop(now);
@@ -223,47 +260,64 @@ impl Loop {
                 }
                 answer.map(|()| "The policy starts anew from the pose that the robot holds".to_owned())
             }
+            // Taken by `receive`.
+            Order::Deactivate => Ok(String::new()),
         }
     }
 
-    fn tick(&mut self, now: Stamp) {
+    /// The control step that was due at `due`.
+    fn tick(&mut self, due: Stamp, now: Stamp) {
+        if let Some(row) = self.last_rows.pop_front() {
+            self.publish(Tick { command: Some(row), trajectory: None });
+            self.answer_deactivated();
+        }
         let measured = self.measured(now);
-        let tick = self.parts.controller.tick(now, measured.as_ref());
+        let tick = self.parts.controller.tick(due, measured.as_ref());
         self.publish(tick);
-        if let Some(ticket) = self.parts.controller.request(now) {
-            match self.parts.inputs.snapshot(now) {
-                Ok(snapshot) => {
-                    self.tell_inputs(&BTreeMap::new());
-                    let mut status = self.parts.shared.status();
-                    // The inference may take a while, and until it has ended nothing else would say that the inputs are there.
-                    status.problem.take_if(|problem| matches!(problem, Problem::Waiting(_)));
-                    status.running = Some(Instant::now());
-                    drop(status);
-                    // The queue has room: the thread has answered every request before. An error means that it has ended, which ends
-                    // the node elsewhere.
-                    let guidance = self.guidance(&ticket);
-                    let answer = self.parts.messages.clone();
-                    let _ = self.parts.requests.send(Request { snapshot, ticket, guidance, answer });
-                }
-                Err(problems) => {
-                    self.parts.controller.abandon(&ticket);
-                    let problems: BTreeMap<_, _> = problems.into_iter().collect();
-                    self.tell_inputs(&problems);
-                    let problems: Vec<_> = problems.iter().map(|(input, problem)| format!("{input}: {problem}")).collect();
-                    let mut status = self.parts.shared.status();
-                    status.waiting += 1;
-                    status.problem = Some(Problem::Waiting(problems.join("; ")));
-                }
-            }
+        if self.active {
+            self.ask_for_a_chunk(due, now);
         }
         self.report();
     }
 
+    /// Starts an inference if it is time for one and there is everything that it needs.
+    fn ask_for_a_chunk(&mut self, due: Stamp, now: Stamp) {
+        let checked = self.parts.inputs.check(now);
+        let mut problems: BTreeMap<String, NotUsable> =
+            checked.into_iter().filter_map(|(input, age)| Some((input.name().to_owned(), age.err()?))).collect();
+        if problems.is_empty()
+            && let Some(ticket) = self.parts.controller.request(due)
+        {
+            match self.parts.inputs.snapshot(now) {
+                Ok(snapshot) => {
+                    self.parts.shared.status().running = Some(Instant::now());
+                    let guidance = self.guidance(&ticket);
+                    let answer = self.parts.messages.clone();
+                    // The queue has room: the thread has answered every request before. An error means that it has ended, which ends
+                    // the node elsewhere.
+                    let _ = self.parts.requests.send(Request { snapshot, ticket, guidance, answer });
+                }
+                // What keeps them apart is known only together.
+                Err(apart) => {
+                    self.parts.controller.abandon(&ticket);
+                    problems.extend(apart);
+                }
+            }
+        }
+        self.tell_inputs(&problems);
+        let mut status = self.parts.shared.status();
+        if problems.is_empty() {
+            status.problem.take_if(|problem| matches!(problem, Problem::Waiting(_)));
+        } else {
+            let problems: Vec<_> = problems.iter().map(|(input, problem)| format!("{input}: {problem}")).collect();
+            status.problem = Some(Problem::Waiting(problems.join("; ")));
+        }
+    }
+
     /// What the controller asks for, in the form that the parameters choose.
     fn guidance(&self, ticket: &Ticket) -> Option<PrefixGuidance> {
-        let GuidanceRequest { previous, previous_anchor, delay, horizon } = ticket.guidance.clone()?;
         let (schedule, max_weight) = self.parts.guidance;
-        Some(PrefixGuidance { previous, previous_anchor, delay, horizon, schedule, max_weight })
+        Some(PrefixGuidance::new(ticket.guidance.clone()?, schedule, max_weight))
     }
 
     /// Where the commanded joints are, when that is known now.
@@ -281,7 +335,9 @@ impl Loop {
         let Computed { ticket, result } = computed;
         let result = match result {
             Ok((finished, chunk, last)) => match self.parts.controller.install(now, &ticket, chunk) {
-                Ok(installed) => self.parts.outputs.publish_chunk(finished, &installed).map(|()| last).map_err(InferenceError::from),
+                Ok(installed) => {
+                    self.parts.outputs.publish_chunk(finished, &installed).map(|()| last).map_err(InferenceError::from)
+                }
                 Err(refused) => Err(InferenceError::Refused(refused)),
             },
             Err(error) => {
@@ -315,18 +371,10 @@ impl Loop {
     fn publish(&mut self, tick: Tick) {
         let result = self.parts.outputs.publish(tick);
         let problem = result.err().map(|error| error.to_string());
-        if let (Some(Change::Problem), Some(problem)) = (self.log.observe("publish", problem.as_deref(), Instant::now()), &problem) {
+        if let (Some(Change::Problem), Some(problem)) =
+            (self.log.observe("publish", problem.as_deref(), Instant::now()), &problem)
+        {
             tracing::error!("A command could not be published: {problem}");
-        }
-    }
-
-    /// Publishes the last commands there are: a controller that takes row after row gets all of them, one in a period.
-    fn publish_to_the_end(&mut self, last: Tick) {
-        let rows = last.trajectory.as_ref().map(|trajectory| trajectory.rows.clone()).unwrap_or_default();
-        self.publish(last);
-        for row in rows.into_iter().skip(1) {
-            thread::sleep(Duration::from_secs_f64(self.parts.period));
-            self.publish(Tick { command: Some(row), trajectory: None });
         }
     }
 
@@ -351,9 +399,13 @@ impl Loop {
         if let (Some(Change::Problem), Some(latch)) = (self.log.observe("control", latch.as_deref(), now), &latch) {
             tracing::error!("{latch}. Nothing is commanded until ~/reset");
         }
-        let limits = &status.limits;
-        let counts = [("position", &limits.position), ("step", &limits.step), ("velocity", &limits.velocity), ("acceleration", &limits.acceleration)];
-        for ((kind, count), (known, since)) in counts.into_iter().zip(&mut self.cut) {
+        let waiting = status.waiting.as_ref().map(ToString::to_string);
+        match (self.log.observe("pose", waiting.as_deref(), now), &waiting) {
+            (Some(Change::Problem), Some(waiting)) => tracing::warn!("{waiting}. Nothing is commanded until then"),
+            (Some(Change::Recovered), _) => tracing::info!("The pose of the robot is known"),
+            _ => {}
+        }
+        for ((kind, count), (known, since)) in control_health::by_kind(&status.limits).into_iter().zip(&mut self.cut) {
             if count.values > *known {
                 (*known, *since) = (count.values, Some(now));
             }

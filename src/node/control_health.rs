@@ -4,13 +4,10 @@ use std::time::Duration;
 
 use ros_env::diagnostic_msgs::msg::{DiagnosticStatus, KeyValue};
 
-use super::{
-    diagnostics::value,
-    inference::ControlReport,
-};
+use super::{diagnostics::value, inference::ControlReport};
 use crate::{
     backend::BackendInfo,
-    control::{ControlState, ControlStatus, LimitCounts},
+    control::{ControlState, ControlStatus, CutCount, LimitCounts},
 };
 
 /// A card compiles and captures for a new prompt length in less than this.
@@ -27,9 +24,11 @@ pub fn control(report: &mut ControlReport) -> Health {
     let (level, message) = match (&status.latch, &status.waiting, status.state) {
         (Some(latch), _, _) => (DiagnosticStatus::ERROR, format!("{latch}. Nothing is commanded until ~/reset")),
         (None, Some(waiting), _) => (DiagnosticStatus::WARN, waiting.to_string()),
-        (None, None, ControlState::Executing) if status.unguided => {
-            (DiagnosticStatus::WARN, "Commanding chunks that are not guided: an inference takes too many rows of a chunk".to_owned())
-        }
+        (None, None, ControlState::Executing) if status.unguided => (
+            DiagnosticStatus::WARN,
+            "Commanding chunks that are not guided: an inference takes too many rows of a chunk".to_owned(),
+        ),
+        (None, None, state @ ControlState::Waiting) => (DiagnosticStatus::WARN, told(state).to_owned()),
         (None, None, state) => (DiagnosticStatus::OK, told(state).to_owned()),
     };
     let mut values = counters(status);
@@ -96,15 +95,17 @@ pub fn device(backend: &BackendInfo, overdue: Option<Duration>) -> Health {
     }
 }
 
+/// The counts of each limit with its name, in the order in which the limits are applied.
+pub fn by_kind(counts: &LimitCounts) -> [(&'static str, &CutCount); 4] {
+    let LimitCounts { position, step, velocity, acceleration } = counts;
+    [("position", position), ("step", step), ("velocity", velocity), ("acceleration", acceleration)]
+}
+
 /// Status `limits`: how many values each limit cut, and the last one of each.
 pub fn limits(counts: &LimitCounts, before: &LimitCounts) -> Health {
-    let named = |counts: &LimitCounts| {
-        let LimitCounts { position, step, velocity, acceleration } = counts.clone();
-        [("position", position), ("step", step), ("velocity", velocity), ("acceleration", acceleration)]
-    };
     let mut values = Vec::new();
     let mut cutting = Vec::new();
-    for ((kind, now), (_, before)) in named(counts).into_iter().zip(named(before)) {
+    for ((kind, now), (_, before)) in by_kind(counts).into_iter().zip(by_kind(before)) {
         values.push(value(&format!("{kind}_cut"), now.values));
         if let Some(last) = &now.last {
             values.push(value(&format!("{kind}_last"), last));

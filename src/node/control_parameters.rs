@@ -181,7 +181,15 @@ impl ControlParameters {
             return Ok(None);
         }
         let names = joints.iter().map(|joint| joint.joint.as_str());
-        Ok(Some(UrdfLimits::load(&path, names)?))
+        let limits = UrdfLimits::load(&path, names)?;
+        if !limits.missing().is_empty() {
+            tracing::warn!(
+                "{} says nothing of {}: its limits are those of joint_limits alone",
+                path.display(),
+                limits.missing().join(", ")
+            );
+        }
+        Ok(Some(limits))
     }
 }
 

@@ -1,9 +1,6 @@
 //! What `/diagnostics` tells of a configured policy: one status per input and one for the inference.
 
-use std::{
-    sync::Arc,
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use rclrs::NodeState;
 use ros_env::diagnostic_msgs::msg::{DiagnosticStatus, KeyValue};
@@ -128,9 +125,7 @@ impl Reporter {
         let mut values = vec![
             value("chunks", status.chunks),
             value("frequency_hz", format_args!("{:.2}", (status.chunks - self.before.chunks) as f64 / seconds)),
-            value("waiting", status.waiting),
-            value("refused_observations", status.refused_observations),
-            value("refused_chunks", status.refused_chunks),
+            value("failed", status.failed),
             value("device", &self.device),
         ];
         if let Some(last) = &status.last {

@@ -65,10 +65,8 @@ pub enum InferenceError {
 #[derive(Clone, Debug, Default)]
 pub struct InferenceStatus {
     pub chunks: u64,
-    /// Inferences that found an input without a usable sample.
-    pub waiting: u64,
-    pub refused_observations: u64,
-    pub refused_chunks: u64,
+    /// Inferences that ended without a chunk.
+    pub failed: u64,
     /// Why there is no chunk now; `None` after a chunk.
     pub problem: Option<Problem>,
     pub last: Option<LastChunk>,
@@ -98,12 +96,9 @@ impl InferenceStatus {
                 self.chunks += 1;
                 self.last = Some(last);
             }
-            Err(
-                InferenceError::Refused(_)
-                | InferenceError::Publish(_)
-                | InferenceError::Policy(PolicyError::Observation(ObservationError::ActionNotFinite { .. })),
-            ) => self.refused_chunks += 1,
-            Err(InferenceError::Input { .. } | InferenceError::Policy(_)) => self.refused_observations += 1,
+            // The controller counts the chunks that it refuses, by reason.
+            Err(InferenceError::Refused(_)) => {}
+            Err(_) => self.failed += 1,
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Manager<'a> {
     events: Sender<Event>,
     inbox: &'a Receiver<Event>,
     held: Held,
+    /// The robot was stopped when its policy was closed, and not reset: the next policy must not move it either.
+    stopped: bool,
 }
 
 /// How much of a policy the node has.
@@ -81,7 +83,18 @@ impl<'a> Manager<'a> {
         let lifecycle = Lifecycle::new(node)?;
         let health = Health::start(node, &workers.timers, lifecycle.clone())?;
         let services = Services::offer(node, &lifecycle, events.clone())?;
-        Ok(Self { node, parameters, lifecycle, _services: services, health, workers, events, inbox, held: Held::Nothing })
+        Ok(Self {
+            node,
+            parameters,
+            lifecycle,
+            _services: services,
+            health,
+            workers,
+            events,
+            inbox,
+            held: Held::Nothing,
+            stopped: false,
+        })
     }
 
     /// Works until something ends the node.
@@ -143,7 +156,12 @@ impl<'a> Manager<'a> {
             Phase::Configuring => self.configure(deadline),
             Phase::Activating => self.configured().map_or(Ok(()), Configured::activate).map_err(Fault::Refused),
             Phase::Deactivating => self.configured().map_or(Ok(()), Configured::deactivate).map_err(Fault::Broken),
-            Phase::CleaningUp | Phase::ShuttingDown | Phase::ErrorProcessing => self.release(deadline),
+            Phase::CleaningUp | Phase::ShuttingDown => {
+                self.stop_commands();
+                self.release(deadline)
+            }
+            // What led here has sent the last command, or could not.
+            Phase::ErrorProcessing => self.release(deadline),
         };
         if let Err(Fault::Refused(error) | Fault::Broken(error)) = &result {
             self.lifecycle.blame(error.to_string());
@@ -178,6 +196,7 @@ impl<'a> Manager<'a> {
         match mem::replace(&mut self.held, Held::Nothing) {
             Held::Opened(thread, opened) => match self.set_up(&thread, &opened) {
                 Ok(configured) => {
+                    self.stopped = false;
                     self.held = Held::Configured(thread, Box::new(configured));
                     Ok(())
                 }
@@ -207,8 +226,21 @@ impl<'a> Manager<'a> {
 
     fn set_up(&self, thread: &PolicyThread, opened: &Opened) -> Result<Configured, NodeError> {
         let configured = Configured::new(self.node, &self.parameters, opened, thread, &self.workers)?;
+        if self.stopped {
+            configured.stop()?;
+            tracing::warn!("The robot was stopped when its policy was closed, and stays so until ~/reset");
+        }
         self.health.show(configured.reporter(self.node, opened, thread));
         tracing::info!("{}", configured.summary(opened, &self.parameters));
+        match configured.unlimited_joints()[..] {
+            [] => {}
+            ref joints if joints.len() == opened.commands.len() => tracing::warn!(
+                "No joint has a limit: commands are only checked to be finite. Give the node a urdf or joint_limits"
+            ),
+            ref joints => {
+                tracing::warn!("Joints without a limit, whose commands are only checked to be finite: {}", joints.join(", "))
+            }
+        }
         if opened.info.synthetic {
             tracing::warn!("The weights are SYNTHETIC: the commands mean nothing and must not reach a robot");
         }
@@ -248,7 +280,7 @@ impl<'a> Manager<'a> {
         match mem::replace(&mut self.held, Held::Nothing) {
             Held::Nothing => None,
             Held::Configured(thread, configured) => {
-                configured.close();
+                self.stopped |= configured.close(&thread);
                 Some(thread)
             }
             Held::Opening(thread) | Held::Opened(thread, _) | Held::Ending(thread) => Some(thread),

@@ -19,6 +19,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.srv import GetAvailableStates, GetAvailableTransitions
 from rclpy.context import Context
 from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
 
 TRANSITION_LIMIT = 60.0
 # States, and how they are reached from a new node.
@@ -176,6 +177,23 @@ def test_nothing_is_published_before_activate_and_after_deactivate(managed, robo
     assert indices == sorted(set(indices))
 
 
+def test_a_stop_outlives_the_policy_and_ends_with_reset_alone(managed, robot):
+    managed()
+    assert robot.change_state("configure") and robot.change_state("activate")
+    robot.next_chunk()
+    assert robot.call(Trigger, "stop", Trigger.Request()).success
+    for label in ("deactivate", "cleanup", "configure", "activate"):
+        assert robot.change_state(label), label
+    robot.wait_until_matched()
+    robot.wait_for_status("control", lambda status: status.level == DiagnosticStatus.ERROR)
+    robot.spin(0.5)
+    count = published(robot)
+    robot.spin(1.0)
+    assert published(robot) == count
+    assert robot.call(Trigger, "reset", Trigger.Request()).success
+    robot.next_chunk()
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_a_chunk_that_is_computed_during_deactivate_is_never_published(managed, robot, tmp_path, again):
     checkpoint = tmp_path / "small"
@@ -188,7 +206,7 @@ def test_a_chunk_that_is_computed_during_deactivate_is_never_published(managed, 
 
     def ended() -> int:
         values = wire.values_of(robot.status("inference"))
-        return int(values["chunks"]) + int(values["refused_chunks"])
+        return int(values["chunks"]) + int(values["chunks_rejected"])
 
     before, count = ended(), published(robot)
     start = time.monotonic()
@@ -218,10 +236,9 @@ def test_the_last_command_of_an_active_node_holds_the_pose(managed, robot, end):
         assert code == 0
         assert seconds < 2.0
     # What was sent before may still be on its way.
+    assert robot.spin_until(lambda: robot.trajectories[-1].points[-1].positions == commands[-1].data and commands[-1] == commands[-2])
     robot.spin(0.3)
     count = len(commands), published(robot)
-    assert commands[-1] == commands[-2]
-    assert robot.trajectories[-1].points[-1].positions == commands[-1].data
     robot.spin(1.0)
     assert (len(commands), published(robot)) == count
 
