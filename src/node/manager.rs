@@ -44,7 +44,7 @@ enum Held {
     /// It was ready after the configuring that waited for it had been given up.
     Opened(PolicyThread, Box<Opened>),
     /// Inactive or active.
-    Configured(PolicyThread, Configured),
+    Configured(PolicyThread, Box<Configured>),
     /// It was told to end.
     Ending(PolicyThread),
 }
@@ -178,7 +178,7 @@ impl<'a> Manager<'a> {
         match mem::replace(&mut self.held, Held::Nothing) {
             Held::Opened(thread, opened) => match self.set_up(&thread, &opened) {
                 Ok(configured) => {
-                    self.held = Held::Configured(thread, configured);
+                    self.held = Held::Configured(thread, Box::new(configured));
                     Ok(())
                 }
                 Err(error) => {

@@ -18,6 +18,7 @@ from conftest import CAMERAS
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.srv import GetAvailableStates, GetAvailableTransitions
 from rclpy.context import Context
+from std_msgs.msg import Float64MultiArray
 
 TRANSITION_LIMIT = 60.0
 # States, and how they are reached from a new node.
@@ -175,26 +176,54 @@ def test_nothing_is_published_before_activate_and_after_deactivate(managed, robo
     assert indices == sorted(set(indices))
 
 
-def test_a_chunk_that_is_computed_during_deactivate_is_not_published(managed, robot, tmp_path):
+@pytest.mark.parametrize("again", [False, True])
+def test_a_chunk_that_is_computed_during_deactivate_is_never_published(managed, robot, tmp_path, again):
     checkpoint = tmp_path / "small"
     subprocess.run([wire.BINARIES / "pi0_tt", "synth", "--geometry", "small", checkpoint], check=True)
     managed(checkpoint=str(checkpoint), denoise_steps=200, threads=1)
     assert robot.answer(robot.ask_for("configure"), TRANSITION_LIMIT).success
     robot.wait_until_matched()
     assert robot.change_state("activate")
-    robot.wait_for_status("inference", lambda status: "runs for" in status.message or "still running" in status.message)
+    robot.wait_for_status("inference", lambda status: "runs for" in status.message)
 
     def ended() -> int:
         values = wire.values_of(robot.status("inference"))
         return int(values["chunks"]) + int(values["refused_chunks"])
 
-    before = ended()
+    before, count = ended(), published(robot)
     start = time.monotonic()
-    count = published(robot)
     assert robot.change_state("deactivate")
     assert time.monotonic() - start < 1.0, "Deactivate waited for the inference"
-    assert robot.spin_until(lambda: ended() > before, TRANSITION_LIMIT)
-    assert published(robot) == count
+    if again:
+        start = robot.now()
+        assert robot.change_state("activate")
+        assert wire.seconds(robot.next_chunk(TRANSITION_LIMIT).observation_stamp) >= start
+    else:
+        assert robot.spin_until(lambda: ended() > before, TRANSITION_LIMIT)
+        assert published(robot) == count
+
+
+@pytest.mark.parametrize("end", ["deactivate", "shutdown", signal.SIGINT, signal.SIGTERM])
+def test_the_last_command_of_an_active_node_holds_the_pose(managed, robot, end):
+    commands: list[Float64MultiArray] = []
+    robot.node.create_subscription(Float64MultiArray, "/policy/position_commands", commands.append, wire.RELIABLE)
+    node = managed(forward_commands=True)
+    assert robot.change_state("configure") and robot.change_state("activate")
+    assert robot.spin_until(lambda: len(commands) >= 20)
+    assert commands[-1] != commands[-2]
+    if isinstance(end, str):
+        assert robot.change_state(end)
+    else:
+        code, seconds = node.end(end)
+        assert code == 0
+        assert seconds < 2.0
+    # What was sent before may still be on its way.
+    robot.spin(0.3)
+    count = len(commands), published(robot)
+    assert commands[-1] == commands[-2]
+    assert robot.trajectories[-1].points[-1].positions == commands[-1].data
+    robot.spin(1.0)
+    assert (len(commands), published(robot)) == count
 
 
 def test_diagnostics_come_in_every_state_and_name_it(managed, robot):
@@ -206,6 +235,7 @@ def test_diagnostics_come_in_every_state_and_name_it(managed, robot):
         assert status.message.lower().startswith(state)
         names = {status.name for status in robot.diagnostics[-1].status}
         assert ("policy: inference" in names) == (state != "unconfigured")
+        assert state != "inactive" or robot.status("inference").message == "Inactive"
     assert robot.change_state("cleanup")
     robot.wait_for_status("lifecycle", lambda status: wire.values_of(status)["state"] == "unconfigured")
     assert [status.name for status in robot.diagnostics[-1].status] == ["policy: lifecycle"]
