@@ -84,7 +84,7 @@ impl<C, J> Synchronizer<C, J> {
     }
 
     /// Takes an image that arrives at `now`; `header` is `None` when the message has no stamp. `camera` counts those of
-    /// [`Synchronizer::new`]. The clock must be read after the sample before has been taken: it is watched here.
+    /// [`Synchronizer::new`], and panics beyond them. The clock must be read after the sample before has been taken: it is watched here.
     pub fn push_image(&mut self, camera: usize, header: Option<Stamp>, now: Stamp, payload: C) -> Arrival<C> {
         self.observe_clock(now);
         let stamp = self.stamp(header, now);
