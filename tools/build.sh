@@ -33,6 +33,12 @@ if [[ -n ${PI0_TT_ROS_SHIM:-} ]]; then
   libraries+=:$CMAKE_PREFIX_PATH/lib
   export PI0_TT_R2R_RPATH=$root/build/install/lib:${PI0_TT_ROS_RPATH//;/:}
 fi
+# Its code for the messages is made once: other messages need other code.
+messages=$(cat msg/*.msg | sha256sum)
+if [[ -d target/release && $(cat target/r2r_messages 2>/dev/null) != "$messages" ]]; then
+  cargo clean --quiet --release --manifest-path tests/peers/r2r/Cargo.toml --target-dir target --package r2r --package r2r_actions --package r2r_msg_gen
+  echo "$messages" >target/r2r_messages
+fi
 ROS_DISTRO=$distribution IDL_PACKAGE_FILTER=$(IFS=';' && echo "${packages[*]}") LD_LIBRARY_PATH=$libraries \
   cargo build --release --locked --manifest-path tests/peers/r2r/Cargo.toml --target-dir target >&2
 say "Built: build/install/lib/pi0_tt/policy_node, build/install/lib/pi0_tt/pi0_tt"
