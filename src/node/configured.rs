@@ -1,8 +1,12 @@
 //! What a configured node has: subscriptions, publishers, services, and the control thread.
 
-use std::sync::{
-    Arc,
-    mpsc::{Sender, channel},
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Sender, channel},
+    },
+    thread,
+    time::Duration,
 };
 
 use rclrs::{Node, Worker};
@@ -25,6 +29,10 @@ use crate::{
     control::{ControlConfig, Controller, JointLimits, Replan},
     policy::PolicyInfo,
 };
+
+/// Time between the last command and the end of its publisher. A subscriber that hears of the end before it has taken the sample never
+/// takes it, and the two come on different ways.
+const DELIVERY: Duration = Duration::from_millis(100);
 
 /// The workers of the node. They live as long as the executor, whoever drops them, so they are made once.
 pub struct Workers {
@@ -126,6 +134,7 @@ impl Configured {
         if let Err(error) = self.deactivate() {
             tracing::error!("{error}");
         }
+        thread::sleep(DELIVERY);
         self.outputs.close();
     }
 
