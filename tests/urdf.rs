@@ -37,8 +37,8 @@ fn turning_and_sliding_joints_have_the_limits_of_the_file() {
 #[test]
 fn a_continuous_joint_has_no_limits_of_position_and_one_without_a_limit_has_none_at_all() {
     let urdf = read(VIPERX, &["left_gripper", "left_camera_pan"]).unwrap();
-    assert_eq!(urdf.of("left_gripper"), limits(None, Some(PI)));
-    assert_eq!(urdf.of("left_camera_pan"), JointLimits::default());
+    assert_eq!(urdf.of("left_gripper"), JointLimits { continuous: true, ..limits(None, Some(PI)) });
+    assert_eq!(urdf.of("left_camera_pan"), JointLimits { continuous: true, ..Default::default() });
     assert!(urdf.missing().is_empty());
 }
 

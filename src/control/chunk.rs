@@ -39,12 +39,16 @@ pub enum ChunkError {
     ModelWidth { found: usize, rows: usize, action_dim: usize },
     #[error("The chunk has a row every {found} s and the robot takes one every {expected} s")]
     OtherPeriod { found: f64, expected: f64 },
-    #[error("The chunk came when all of its {rows} rows had passed. The inference takes longer than a chunk lasts")]
-    Past { rows: usize },
+    #[error(
+        "The chunk came {age:.2} s after its observation, when all of its {rows} rows had passed. The inference takes longer than a chunk lasts"
+    )]
+    Past { age: f64, rows: usize },
     #[error("The chunk begins {ahead:.1} s from now. Was the clock set back?")]
     Future { ahead: f64 },
     #[error("The chunk took {took:.2} s and the deadline is {deadline} s")]
     Deadline { took: f64, deadline: f64 },
+    #[error("Where the robot stands was not measured when the chunk came. Are its joint states published?")]
+    Pose,
     #[error("The chunk was asked for before the robot was stopped, the clock jumped or the instruction changed")]
     Stale,
     #[error(transparent)]
@@ -62,6 +66,7 @@ impl ChunkError {
             Self::Past { .. } => "past",
             Self::Future { .. } => "future",
             Self::Deadline { .. } => "deadline",
+            Self::Pose => "pose",
             Self::Stale => "stale",
             Self::Units(_) => "units",
         }

@@ -47,14 +47,15 @@ pub enum Replan {
     Rate(f64),
 }
 
-/// What is sent last when the plan runs out, after a stop and on deactivation.
+/// What is sent last when the plan runs out. A plan that is cut short (by a stop, a new instruction, drift, a clock that jumps, a
+/// deactivation) is always replaced by the way to rest: a controller that executes trajectories would go on with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StallAction {
     /// Joints that take positions keep the last one, those that take velocities get 0; both as fast as their limits allow.
     Hold,
     /// The same for a robot that has joints which take velocities, nothing for any other.
     ZeroVelocity,
-    /// Nothing: the robot's controllers decide.
+    /// Nothing: the robot's controllers decide, which hold the last row or the last velocity.
     None,
 }
 

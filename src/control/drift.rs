@@ -18,8 +18,8 @@ pub struct DriftWatch {
     joints: Vec<(String, usize)>,
     /// rad or m.
     limit: f64,
-    /// When a row was to be reached and its values, oldest first.
-    commanded: VecDeque<(Stamp, Vec<f64>)>,
+    /// When rows were to be reached, the one of a trajectory and the one that was sent by itself, oldest first.
+    commanded: VecDeque<(Stamp, [Vec<f64>; 2])>,
     drift: Option<Drift>,
 }
 
@@ -47,14 +47,15 @@ impl DriftWatch {
         Self { joints, limit, commanded: VecDeque::new(), drift: None }
     }
 
-    /// Notes a row of commands that is to be reached at `stamp`. It replaces rows that were to be reached then or later.
-    pub fn command(&mut self, stamp: Stamp, row: &[f64]) {
+    /// Notes a row of commands that is to be reached at `stamp`: `told` by a controller that executes trajectories, `sent` by one that takes
+    /// row after row. They differ for a while after late control steps. Replaces rows that were to be reached then or later.
+    pub fn command(&mut self, stamp: Stamp, told: &[f64], sent: &[f64]) {
         self.commanded.truncate(self.commanded.partition_point(|(reached, _)| *reached < stamp));
         // The row that is held at the beginning of the history stays.
         while self.commanded.get(1).is_some_and(|(second, _)| stamp.seconds_since(*second) > HISTORY) {
             self.commanded.pop_front();
         }
-        self.commanded.push_back((stamp, row.to_vec()));
+        self.commanded.push_back((stamp, [told.to_vec(), sent.to_vec()]));
     }
 
     /// Judges positions measured at `stamp` (rad or m, one for each commanded joint; `None` for a joint that is not measured).
@@ -70,9 +71,14 @@ impl DriftWatch {
             None => (0.0, before),
         };
         self.drift = self.joints.iter().find_map(|(joint, column)| {
-            let (before, after) = (before.get(*column)?, after.get(*column)?);
-            let commanded = before + share * (after - before);
+            let at = |way: usize| {
+                let (before, after) = (before[way].get(*column)?, after[way].get(*column)?);
+                Some(before + share * (after - before))
+            };
+            let (told, sent) = (at(0)?, at(1)?);
             let measured = (*positions.get(*column)?)?;
+            // The nearest of what either controller may be at.
+            let commanded = measured.clamp(told.min(sent), told.max(sent));
             let drift = Drift { joint: joint.clone(), commanded, measured, limit: self.limit };
             ((measured - commanded).abs() > self.limit).then_some(drift)
         });
@@ -109,6 +115,11 @@ mod tests {
         DriftWatch::new(&joints, 0.5)
     }
 
+    /// Both ways of commanding tell the same.
+    fn command(watch: &mut DriftWatch, stamp: Stamp, row: &[f64]) {
+        watch.command(stamp, row, row);
+    }
+
     fn at(milliseconds: i64) -> Stamp {
         Stamp::from_nanoseconds(1_763_640_000_000_000_000 + milliseconds * 1_000_000)
     }
@@ -117,7 +128,7 @@ mod tests {
     fn moving() -> DriftWatch {
         let mut watch = watch();
         for row in 0..200 {
-            watch.command(at(20 * row), &[0.06 * row as f64, 0.0]);
+            command(&mut watch, at(20 * row), &[0.06 * row as f64, 0.0]);
         }
         watch
     }
@@ -125,7 +136,7 @@ mod tests {
     #[test]
     fn a_joint_that_is_half_a_radian_from_its_command_drifts_and_is_named() {
         let mut watch = watch();
-        watch.command(at(0), &[0.2, 1.0]);
+        command(&mut watch, at(0), &[0.2, 1.0]);
         watch.measure(at(10), &[Some(0.69), Some(0.51)]);
         assert_eq!(watch.drift(), None);
         watch.measure(at(20), &[Some(0.2), Some(0.49)]);
@@ -136,7 +147,7 @@ mod tests {
     #[test]
     fn a_drift_stays_until_the_reset_even_if_the_joint_comes_back() {
         let mut watch = watch();
-        watch.command(at(0), &[0.0, 0.0]);
+        command(&mut watch, at(0), &[0.0, 0.0]);
         watch.measure(at(0), &[Some(0.6), Some(0.0)]);
         let drift = watch.drift().cloned();
         assert!(drift.is_some());
@@ -173,8 +184,8 @@ mod tests {
     #[test]
     fn what_was_held_before_a_new_command_is_remembered_however_long_it_was_held() {
         let mut watch = watch();
-        watch.command(at(0), &[0.0, 0.0]);
-        watch.command(at(60_000), &[0.0, 0.0]);
+        command(&mut watch, at(0), &[0.0, 0.0]);
+        command(&mut watch, at(60_000), &[0.0, 0.0]);
         watch.measure(at(59_990), &[Some(0.6), Some(0.0)]);
         assert!(watch.drift().is_some());
     }
@@ -182,9 +193,21 @@ mod tests {
     #[test]
     fn a_new_plan_replaces_the_rows_that_were_not_reached_yet() {
         let mut watch = moving();
-        watch.command(at(3000), &[0.0, 0.0]);
+        command(&mut watch, at(3000), &[0.0, 0.0]);
         watch.measure(at(3500), &[Some(0.0), Some(0.0)]);
         assert_eq!(watch.drift(), None);
+    }
+
+    #[test]
+    fn a_robot_between_what_was_told_and_what_was_sent_does_not_drift() {
+        let mut watch = watch();
+        watch.command(at(0), &[1.0, 0.0], &[-1.0, 0.0]);
+        for position in [1.49, 0.0, -1.49] {
+            watch.measure(at(0), &[Some(position), Some(0.0)]);
+            assert_eq!(watch.drift(), None, "{position}");
+        }
+        watch.measure(at(0), &[Some(-1.51), Some(0.0)]);
+        assert_eq!(watch.drift().unwrap().commanded, -1.0);
     }
 
     #[test]
@@ -195,7 +218,7 @@ mod tests {
             joint("elbow", CommandKind::Position, false),
         ];
         let mut watch = DriftWatch::new(&joints, 0.5);
-        watch.command(at(0), &[0.0, 0.0, 0.0]);
+        command(&mut watch, at(0), &[0.0, 0.0, 0.0]);
         watch.measure(at(0), &[Some(9.0), Some(9.0), None]);
         assert_eq!(watch.drift(), None);
         watch.measure(at(0), &[Some(0.0), Some(0.0), Some(9.0)]);
@@ -206,7 +229,7 @@ mod tests {
     fn nothing_is_judged_before_the_first_command_and_after_the_commands_were_forgotten() {
         let mut watch = watch();
         watch.measure(at(0), &[Some(9.0), Some(9.0)]);
-        watch.command(at(0), &[0.0, 0.0]);
+        command(&mut watch, at(0), &[0.0, 0.0]);
         watch.forget();
         watch.measure(at(0), &[Some(9.0), Some(9.0)]);
         assert_eq!(watch.drift(), None);

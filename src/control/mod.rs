@@ -6,6 +6,7 @@
 mod blend;
 mod chunk;
 mod clock;
+mod commanded;
 mod config;
 mod controller;
 mod delay;

@@ -2,20 +2,28 @@
 
 use super::Stamp;
 
-/// Numbers the control steps. The number of a step follows from the time alone, so a step that comes late does not delay those after it.
+/// A step may come this share of a period before its time: the step that gave the times may have been late itself.
+const EARLIEST: f64 = 0.95;
+/// The same for the step after one that was taken in advance: two rows are not sent at once.
+const EARLIEST_AFTER_ADVANCE: f64 = 0.5;
+
+/// Numbers the control steps. Their times follow from the first one: a step that comes late does not delay those after it, and skips steps
+/// when it is a whole period late.
 #[derive(Clone, Debug)]
 pub(super) struct Steps {
     /// Seconds between two steps.
     period: f64,
     /// The newest step.
     last: i64,
+    /// The newest step was taken before its time.
+    in_advance: bool,
     /// A step and its time; `None` until the next step gives them.
     anchor: Option<(i64, Stamp)>,
 }
 
 impl Steps {
     pub fn new(period: f64) -> Self {
-        Self { period, last: 0, anchor: None }
+        Self { period, last: 0, in_advance: false, anchor: None }
     }
 
     pub fn last(&self) -> i64 {
@@ -24,23 +32,32 @@ impl Steps {
 
     /// The step that happens at `now`; `None` when it has happened already.
     pub fn take(&mut self, now: Stamp) -> Option<i64> {
-        let step = self.at(now);
-        if step <= self.last {
+        let earliest = if self.in_advance { EARLIEST_AFTER_ADVANCE } else { EARLIEST };
+        if self.late(now) < -earliest {
             return None;
         }
-        self.last = step;
-        Some(step)
+        self.last = self.next(now);
+        self.in_advance = false;
+        Some(self.last)
     }
 
     /// The step that happens at `now` or soon after it, taken in advance.
     pub fn take_next(&mut self, now: Stamp) -> i64 {
         self.last = self.next(now);
+        self.in_advance = true;
         self.last
     }
 
     /// The step that happens at `now` or, when that has happened already, the one after it.
     pub fn next(&mut self, now: Stamp) -> i64 {
-        self.at(now).max(self.last + 1)
+        // The cast saturates. What is missing to a whole period is rounding.
+        let skipped = (self.late(now) + 1e-6).floor().max(0.0) as i64;
+        self.last.saturating_add(1).saturating_add(skipped)
+    }
+
+    /// Whether `now` lies so far before the newest step that it is of another time.
+    pub fn is_before(&mut self, now: Stamp) -> bool {
+        self.late(now) < -3.0
     }
 
     /// When a step happens.
@@ -49,15 +66,21 @@ impl Steps {
         stamp.after((step - anchor) as f64 * self.period)
     }
 
+    /// Whether the steps have times.
+    pub fn has_time(&self) -> bool {
+        self.anchor.is_some()
+    }
+
     /// Forgets the times of the steps: the next one happens when it happens.
     pub fn lose_time(&mut self) {
         self.anchor = None;
+        self.in_advance = false;
     }
 
-    fn at(&mut self, now: Stamp) -> i64 {
-        let (step, stamp) = self.anchor(now);
-        // The cast saturates.
-        step.saturating_add((now.seconds_since(stamp) / self.period).round() as i64)
+    /// Periods from the time of the step after the newest one to `now`.
+    fn late(&mut self, now: Stamp) -> f64 {
+        let next = self.time_of(self.last + 1, now);
+        now.seconds_since(next) / self.period
     }
 
     fn anchor(&mut self, now: Stamp) -> (i64, Stamp) {
@@ -162,14 +185,44 @@ mod tests {
         let mut steps = Steps::new(PERIOD);
         let times = [1000, 1026, 1035, 1069, 1080];
         assert_eq!(times.map(|time| steps.take(stamp(time))), [1, 2, 3, 4, 5].map(Some));
-        assert_eq!(steps.take(stamp(1085)), None, "it has happened");
+        assert_eq!(steps.take(stamp(1080)), None, "it has happened");
+    }
+
+    #[test]
+    fn a_first_step_that_came_almost_a_period_late_costs_none_of_the_steps_after_it() {
+        for late in [0, 5, 10, 11, 15, 18] {
+            for jitter in [0, 1] {
+                let mut steps = Steps::new(PERIOD);
+                steps.take(stamp(1000 + late));
+                let taken: Vec<_> = (1..100).map(|step| steps.take(stamp(1000 + 20 * step + jitter * (step % 2)))).collect();
+                assert_eq!(taken, (2..101).map(Some).collect::<Vec<_>>(), "{late} ms, {jitter} ms");
+            }
+        }
+    }
+
+    #[test]
+    fn steps_that_come_twice_as_often_as_they_should_are_taken_half_the_time() {
+        let mut steps = Steps::new(PERIOD);
+        let taken = (0..100).filter(|half| steps.take(stamp(1000 + 10 * half)).is_some()).count();
+        assert!((50..=51).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn a_step_that_was_taken_in_advance_is_not_taken_again_at_its_time_and_not_followed_at_once() {
+        for late in [0, 4] {
+            let mut steps = Steps::new(PERIOD);
+            steps.take(stamp(1000));
+            assert_eq!(steps.take_next(stamp(1019 + late)), 2);
+            assert_eq!(steps.take(stamp(1020 + late)), None, "{late}");
+            assert_eq!(steps.take(stamp(1040)), Some(3), "{late}");
+        }
     }
 
     #[test]
     fn a_late_step_does_not_delay_those_after_it() {
         let mut steps = Steps::new(PERIOD);
         let taken = [1000, 1055, 1060, 1080].map(|time| steps.take(stamp(time)));
-        assert_eq!(taken, [Some(1), Some(4), None, Some(5)]);
+        assert_eq!(taken, [1, 3, 4, 5].map(Some));
         assert_eq!(steps.time_of(5, stamp(1080)), stamp(1080));
     }
 

@@ -33,6 +33,19 @@ pub enum Latch {
     Drift(Drift),
 }
 
+impl Latch {
+    /// The cause in one word, for counters.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Limits(LimitError::MeasuredUnit { .. } | LimitError::FarMeasured { .. }) => "measured_unit",
+            Self::Limits(LimitError::CommandedUnit { .. } | LimitError::FarCommanded { .. }) => "commanded_unit",
+            Self::Limits(_) => "pose",
+            Self::Drift(_) => "drift",
+        }
+    }
+}
+
 /// The controller at this moment. Counters never go back.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ControlStatus {
@@ -71,4 +84,8 @@ pub struct ControlCounts {
     pub stalls: u64,
     /// Rows that were not commanded because a control step came late.
     pub skipped_rows: u64,
+    /// Plans that were broken off because the robot was not measured any more.
+    pub blind: u64,
+    /// Latches by reason.
+    pub latches: BTreeMap<&'static str, u64>,
 }

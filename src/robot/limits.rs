@@ -12,4 +12,6 @@ pub struct JointLimits {
     pub velocity: Option<f64>,
     /// Per second squared.
     pub acceleration: Option<f64>,
+    /// The joint turns without an end: any number of turns is a position of it.
+    pub continuous: bool,
 }

@@ -78,9 +78,12 @@ fn has_macros(xml: &str) -> bool {
 fn limits_of(joint: &Joint) -> Option<JointLimits> {
     let limit = &joint.limit;
     let finite = |value: f64| (value != f64::INFINITY).then_some(value);
+    let continuous = joint.joint_type == JointType::Continuous;
     let position = match joint.joint_type {
         // A continuous joint may go without a <limit>, which is read as zeros.
-        JointType::Continuous if *limit == JointLimit::default() => return Some(JointLimits::default()),
+        JointType::Continuous if *limit == JointLimit::default() => {
+            return Some(JointLimits { continuous, ..Default::default() });
+        }
         JointType::Continuous => None,
         JointType::Revolute | JointType::Prismatic => Some([limit.lower, limit.upper]),
         JointType::Fixed | JointType::Floating | JointType::Planar | JointType::Spherical => return None,
@@ -90,5 +93,6 @@ fn limits_of(joint: &Joint) -> Option<JointLimits> {
         step: None,
         velocity: finite(limit.velocity),
         acceleration: finite(limit.acceleration.min(limit.deceleration)),
+        continuous,
     })
 }

@@ -10,25 +10,25 @@
 //! was asked for, so an inference overlaps with the execution of the chunk before, and the rows that passed meanwhile are not commanded
 //! again. While the robot holds its pose nothing is consumed: what is asked for then begins with row 0.
 
-use std::mem;
+mod installation;
+
+use std::{iter, mem};
 
 use super::{
     ChunkError, Chunking, ComputedChunk, ControlConfig, ControlCounts, ControlError, ControlState, ControlStatus, DriftWatch,
-    GuidanceRequest, Installed, Join, Latch, LimitCounts, LimitError, Limiter, Measured, Motion, OnInstruction, Replan,
-    StallAction, Stamp, Tick, Ticket, Trajectory,
-    blend::crossfade,
+    Installed, Latch, LimitCounts, LimitError, Limiter, Measured, OnInstruction, Replan, StallAction, Stamp, Tick, Ticket,
+    Trajectory,
+    commanded::{Commanded, Row},
     config::check_rate,
     delay::Delays,
-    plan::{Advance, Plan, Source, Steps},
+    plan::{Advance, Plan, Steps},
 };
 use crate::robot::CommandKind;
 
-/// A chunk begins with the next control step. One that begins later than this after now, in seconds, is of another time.
-const FAR_FUTURE: f64 = 1.0;
-/// Two periods are the same when they differ by less than this share.
-const PERIOD_TOLERANCE: f64 = 1e-6;
 /// The longest path of braking that is told in advance, in seconds.
 const LONGEST_BRAKING: f64 = 30.0;
+/// For so long, in seconds, a plan is followed while the robot is not measured any more.
+const LONGEST_BLIND: f64 = 0.5;
 
 /// Turns chunks into commands. Gets the time with every call and is told of everything in the order in which it happens.
 #[derive(Clone, Debug)]
@@ -49,6 +49,8 @@ pub struct Controller {
     delays: Delays,
     /// The newest sample, when it can be used.
     measured: Option<Measured>,
+    /// The newest control step with such a sample.
+    seen: i64,
     waiting: Option<LimitError>,
     counts: ControlCounts,
     limits: LimitCounts,
@@ -60,11 +62,11 @@ enum Course {
     /// Nothing, and where it stands is not known.
     Unknown,
     /// Nothing: it rests.
-    Resting { motion: Motion, pose: Pose },
+    Resting { commanded: Commanded, pose: Pose },
     /// The rows of a chunk.
-    Following { plan: Plan, motion: Motion, before: Before, told: bool },
+    Following { plan: Plan, commanded: Commanded, before: Before, told: bool },
     /// To come to rest.
-    Braking { motion: Motion, then: Then, told: bool },
+    Braking { commanded: Commanded, then: Then, told: bool },
 }
 
 /// Where a resting robot stands.
@@ -105,16 +107,6 @@ struct Pending {
     guided_rows: usize,
 }
 
-/// How chunks follow each other.
-struct Cadence {
-    /// Control steps that an inference takes.
-    delay: usize,
-    /// Rows to execute of each chunk.
-    execution: usize,
-    /// Rows to guide; 0: an inference takes too long for it.
-    guided: usize,
-}
-
 impl Controller {
     pub fn new(config: ControlConfig) -> Result<Self, ControlError> {
         config.check()?;
@@ -132,6 +124,7 @@ impl Controller {
             due: f64::NEG_INFINITY,
             delays: Delays::default(),
             measured: None,
+            seen: 0,
             waiting: None,
             counts: ControlCounts::default(),
             limits: LimitCounts::default(),
@@ -144,38 +137,38 @@ impl Controller {
         if !self.active {
             self.active = true;
             self.delays = Delays::default();
-            self.steps.lose_time();
             self.due = f64::NEG_INFINITY;
-            self.measured = None;
         }
     }
 
-    /// Nothing is commanded after what is returned: the way to rest, as a trajectory and its first row. A controller that takes row after
-    /// row must be sent the others too, one each period.
+    /// Brakes. Returns the whole way to rest as a trajectory, when it was not told before, and its first row; the others come with the
+    /// control steps, in which the state stays [`ControlState::Braking`]. After it nothing is commanded.
     pub fn deactivate(&mut self, now: Stamp) -> Tick {
-        let last = self.break_off(now);
-        self.active = false;
-        self.forget_pose();
-        last
-    }
-
-    /// Brakes and stays at rest until [`Self::reset`]. Returns the first row; the others come with the control steps.
-    pub fn stop(&mut self, now: Stamp) -> Tick {
         let tick = self.break_off(now);
-        self.latch.get_or_insert(Latch::Stopped);
+        self.active = false;
+        self.measured = None;
         tick
     }
 
-    /// Ends a latch: the robot starts anew from the pose in which it is measured. When that pose is still refused, the latch stays.
-    pub fn reset(&mut self) -> Result<(), LimitError> {
+    /// Brakes and stays at rest until [`Self::reset`]. Returns the first row; the others come with the control steps. A robot that brakes
+    /// already is told nothing new.
+    pub fn stop(&mut self, now: Stamp) -> Tick {
+        let tick = self.break_off(now);
+        self.latch(Latch::Stopped);
+        tick
+    }
+
+    /// Ends a latch: the robot starts anew from the pose in which it is measured. When that pose is still refused, the latch stays. Whether
+    /// something was latched.
+    pub fn reset(&mut self) -> Result<bool, LimitError> {
         if let (Some(Latch::Limits(_)), Some(measured)) = (&self.latch, &self.measured) {
             self.limiter.start(&measured.positions)?;
         }
-        self.latch = None;
-        if let Some(drift) = &mut self.drift {
+        let latch = self.latch.take();
+        if let (Some(drift), Some(_)) = (&mut self.drift, &latch) {
             drift.reset();
         }
-        Ok(())
+        Ok(latch.is_some())
     }
 
     /// The clock jumped: what was planned belongs to another time. The robot brakes and starts anew from the pose that it holds then.
@@ -184,7 +177,7 @@ impl Controller {
         self.due = f64::NEG_INFINITY;
         self.measured = None;
         self.drop_pending();
-        self.brake(Then::Forget);
+        self.cut_short(Then::Forget);
     }
 
     pub fn instruction_changed(&mut self) {
@@ -192,7 +185,7 @@ impl Controller {
             OnInstruction::Flush => {
                 self.drop_pending();
                 if let Course::Following { .. } = self.course {
-                    self.brake(Then::Hold);
+                    self.cut_short(Then::Hold);
                 }
             }
             OnInstruction::Finish => {}
@@ -209,10 +202,10 @@ impl Controller {
         Ok(())
     }
 
-    /// The control step of `now`, to be called once a period. A late one skips the rows whose time has passed; one that happened already
-    /// commands nothing.
+    /// The control step of `now`, to be called once a period, best with the time for which it was scheduled. One that is late by a period or
+    /// more skips the rows whose time has passed; one that happened already commands nothing.
     pub fn tick(&mut self, now: Stamp, measured: Option<&Measured>) -> Tick {
-        if !self.active {
+        if !self.active && !matches!(self.course, Course::Braking { .. }) {
             return Tick::default();
         }
         if matches!(self.course, Course::Unknown | Course::Resting { .. }) {
@@ -220,9 +213,12 @@ impl Controller {
             self.steps.lose_time();
         }
         let Some(step) = self.steps.take(now) else { return Tick::default() };
-        self.measured = measured.cloned();
-        self.find_drift();
-        self.find_pose();
+        if self.active {
+            self.measured = measured.cloned();
+            self.find_blindness(step);
+            self.find_drift();
+            self.find_pose();
+        }
         self.command(step, now)
     }
 
@@ -293,8 +289,8 @@ impl Controller {
     pub fn status(&self) -> ControlStatus {
         let cadence = self.cadence();
         let state = match &self.course {
-            _ if !self.active => ControlState::Inactive,
             Course::Braking { .. } => ControlState::Braking,
+            _ if !self.active => ControlState::Inactive,
             _ if self.latch.is_some() => ControlState::Latched,
             Course::Unknown | Course::Resting { pose: Pose::Measured, .. } => ControlState::Waiting,
             Course::Resting { pose: Pose::Commanded, .. } => ControlState::Holding,
@@ -341,36 +337,77 @@ impl Controller {
     /// Brakes for good; the first row is sent in advance of the next control step.
     fn break_off(&mut self, now: Stamp) -> Tick {
         self.drop_pending();
-        self.brake(Then::Forget);
-        if !self.active || !matches!(self.course, Course::Braking { .. }) {
+        if self.steps.is_before(now) {
+            // Nobody has noticed yet that the clock was set back.
+            self.clock_jumped();
+        }
+        self.cut_short(Then::Forget);
+        // A way to rest that was told needs no step in advance, however often it is asked for.
+        if !matches!(self.course, Course::Braking { told: false, .. }) {
             return Tick::default();
         }
         let step = self.steps.take_next(now);
         self.command(step, now)
     }
 
-    /// Starts the stall action. A robot that rests is told nothing.
-    fn brake(&mut self, then: Then) {
-        let (motion, rests) = match mem::replace(&mut self.course, Course::Unknown) {
+    /// Ends what is commanded before its end: the way to rest replaces it, whatever the stall action, because a controller that executes
+    /// trajectories would go on. A robot that rests is told nothing.
+    fn cut_short(&mut self, then: Then) {
+        self.course = match mem::replace(&mut self.course, Course::Unknown) {
             Course::Unknown => return,
-            Course::Resting { motion, pose } => (motion, Some(pose)),
-            Course::Following { motion, before: Before::Rested(pose), .. } => (motion, Some(pose)),
-            Course::Following { motion, before: Before::Moved, .. } => (motion, None),
-            Course::Braking { motion, .. } => (motion, None),
-        };
-        self.course = match rests {
-            None if self.stall_sends() => Course::Braking { motion, then, told: false },
-            _ if then == Then::Forget => return self.forget_pose(),
-            None => Course::Resting { motion: self.limiter.rested(motion), pose: Pose::Commanded },
-            Some(pose) => Course::Resting { motion, pose },
+            Course::Following { commanded, before: Before::Moved, .. } => Course::Braking { commanded, then, told: false },
+            // Told once is enough, unless it was told in another time.
+            Course::Braking { commanded, told, .. } => Course::Braking { commanded, then, told: told && self.steps.has_time() },
+            Course::Resting { commanded, pose } | Course::Following { commanded, before: Before::Rested(pose), .. } => {
+                if !commanded.at_rest() {
+                    Course::Braking { commanded, then, told: false }
+                } else if then == Then::Forget {
+                    return self.forget_pose();
+                } else {
+                    Course::Resting { commanded, pose }
+                }
+            }
         };
     }
 
-    fn stall_sends(&self) -> bool {
-        match self.config.stall {
+    /// Does what is to be done when a plan has run out.
+    fn stall(&mut self) {
+        self.counts.stalls += 1;
+        let sends = match self.config.stall {
             StallAction::Hold => true,
             StallAction::ZeroVelocity => self.config.joints.iter().any(|joint| joint.kind == CommandKind::Velocity),
             StallAction::None => false,
+        };
+        self.course = match mem::replace(&mut self.course, Course::Unknown) {
+            Course::Following { commanded, .. } if sends => Course::Braking { commanded, then: Then::Hold, told: false },
+            Course::Following { commanded, .. } => {
+                Course::Resting { commanded: commanded.rested(&self.limiter), pose: Pose::Commanded }
+            }
+            other => other,
+        };
+    }
+
+    /// Stops until the reset; the first reason counts.
+    fn latch(&mut self, latch: Latch) {
+        if self.latch.is_none() {
+            *self.counts.latches.entry(latch.reason()).or_default() += 1;
+            self.latch = Some(latch);
+        }
+    }
+
+    /// Whether the robot was not measured for so long that nobody knows whether it follows.
+    fn is_blind(&self, step: i64) -> bool {
+        step.saturating_sub(self.seen) as f64 * self.config.period > LONGEST_BLIND
+    }
+
+    /// Ends a plan that is followed blindly.
+    fn find_blindness(&mut self, step: i64) {
+        if self.measured.is_some() {
+            self.seen = step;
+        } else if matches!(self.course, Course::Following { .. }) && self.is_blind(step) {
+            self.counts.blind += 1;
+            self.drop_pending();
+            self.cut_short(Then::Hold);
         }
     }
 
@@ -382,10 +419,10 @@ impl Controller {
             return;
         }
         watch.measure(measured.stamp, &measured.positions);
-        if let (Some(drift), None) = (watch.drift(), &self.latch) {
-            self.latch = Some(Latch::Drift(drift.clone()));
+        if let (Some(drift), None) = (watch.drift().cloned(), &self.latch) {
+            self.latch(Latch::Drift(drift));
             self.drop_pending();
-            self.brake(Then::Forget);
+            self.cut_short(Then::Forget);
         }
     }
 
@@ -394,186 +431,73 @@ impl Controller {
         if self.latch.is_some() || !matches!(self.course, Course::Unknown | Course::Resting { pose: Pose::Measured, .. }) {
             return;
         }
-        let Some(measured) = &self.measured else { return };
+        let Some(measured) = &self.measured else {
+            self.course = Course::Unknown;
+            return;
+        };
         self.waiting = None;
-        match self.limiter.start(&measured.positions) {
-            Ok(motion) => self.course = Course::Resting { motion, pose: Pose::Measured },
-            Err(error @ (LimitError::Outside { .. } | LimitError::MeasuredUnit { .. })) => {
-                self.latch = Some(Latch::Limits(error));
+        self.course = match self.limiter.start(&measured.positions) {
+            Ok(motion) => Course::Resting { commanded: Commanded::new(motion, self.steps.last()), pose: Pose::Measured },
+            Err(error @ (LimitError::Outside { .. } | LimitError::MeasuredUnit { .. } | LimitError::FarMeasured { .. })) => {
+                self.latch(Latch::Limits(error));
                 self.drop_pending();
-                self.course = Course::Unknown;
+                Course::Unknown
             }
             Err(error) => {
                 self.waiting = Some(error);
-                self.course = Course::Unknown;
+                Course::Unknown
             }
-        }
+        };
     }
 
     /// The command of a control step.
     fn command(&mut self, step: i64, now: Stamp) -> Tick {
-        if let Course::Following { plan, motion, before, told } = &mut self.course {
+        if let Course::Following { plan, commanded, before, told } = &mut self.course {
+            commanded.pass(&self.limiter, step);
             let Advance { skipped, row } = plan.advance(step);
             self.consumed += (skipped + usize::from(row.is_some())) as u64;
             self.counts.skipped_rows += skipped as u64;
             if let Some(mut row) = row {
-                // A row changes here when others were skipped before it; else the plan is limited as a whole when it is told.
-                self.limiter.limit(motion, &mut row, &mut self.limits);
                 *before = Before::Moved;
                 let rows = (!mem::replace(told, true)).then(|| {
-                    let mut ahead = motion.clone();
-                    plan.left_mut().iter_mut().for_each(|row| self.limiter.limit(&mut ahead, row, &mut self.limits));
-                    [&row].into_iter().chain(plan.left()).cloned().collect()
+                    let rows = iter::once(&mut row).chain(plan.left_mut());
+                    commanded.tell_limited(&self.limiter, rows, &mut self.limits)
                 });
+                let row = commanded.follow(&self.limiter);
                 return self.tell(step, now, row, rows);
             }
-            self.counts.stalls += 1;
-            self.brake(Then::Hold);
+            self.stall();
         }
-        if let Course::Braking { motion, then, told } = &mut self.course {
-            let rows = (!mem::replace(told, true)).then(|| braking_path(&self.limiter, motion, self.config.period));
-            let then = *then;
-            let Some((row, rests)) = self.limiter.brake(motion) else {
-                // Nothing was commanded.
-                self.course = Course::Unknown;
-                return Tick::default();
-            };
-            let rested = rests.then(|| motion.clone());
+        let most = (LONGEST_BRAKING / self.config.period) as usize;
+        if let Course::Braking { commanded, then, told } = &mut self.course {
+            commanded.pass(&self.limiter, step);
+            let rows = (!mem::replace(told, true)).then(|| commanded.tell_braking(&self.limiter, most));
+            let row = commanded.brake(&self.limiter);
+            if row.is_none() || commanded.at_rest() {
+                match then {
+                    Then::Hold => self.course = Course::Resting { commanded: commanded.clone(), pose: Pose::Commanded },
+                    Then::Forget => self.course = Course::Unknown,
+                }
+            }
             let tick = self.tell(step, now, row, rows);
-            match (rested, then) {
-                (Some(motion), Then::Hold) => self.course = Course::Resting { motion, pose: Pose::Commanded },
-                (Some(_), Then::Forget) => self.forget_pose(),
-                (None, _) => {}
+            if let Course::Unknown = self.course {
+                self.forget_pose();
             }
             return tick;
         }
         Tick::default()
     }
 
-    fn tell(&mut self, step: i64, now: Stamp, row: Vec<f64>, rows: Option<Vec<Vec<f64>>>) -> Tick {
+    /// Sends what is commanded; nothing when nothing can be.
+    fn tell(&mut self, step: i64, now: Stamp, row: Option<Row>, rows: Option<Vec<Vec<f64>>>) -> Tick {
+        let Some(Row { told, sent }) = row else { return Tick::default() };
         let start = self.steps.time_of(step, now);
         if let Some(drift) = &mut self.drift {
-            drift.command(start.after(self.config.period), &row);
+            drift.command(start.after(self.config.period), &told, &sent);
         }
         let trajectory = rows.map(|rows| Trajectory { start, period: self.config.period, rows });
-        Tick { command: Some(row), trajectory }
+        Tick { command: Some(sent), trajectory }
     }
-
-    fn cadence(&self) -> Cadence {
-        let horizon = self.config.horizon;
-        // As long as none was measured, at most the longest that a chunk has room for.
-        let delay = self.delays.reckoned(horizon / 2);
-        if 2 * delay > horizon {
-            return Cadence { delay, execution: delay.min(horizon), guided: 0 };
-        }
-        let execution = self.config.execution_horizon.clamp(delay.max(1), (horizon - delay).max(1));
-        Cadence { delay, execution, guided: horizon - execution }
-    }
-
-    fn guidance(&self, cadence: &Cadence) -> Option<GuidanceRequest> {
-        let (Chunking::Rtc, Course::Following { plan, .. }) = (self.config.chunking, &self.course) else { return None };
-        let horizon = cadence.guided.min(plan.left().len());
-        (horizon > 0).then(|| GuidanceRequest {
-            previous: plan.left_of_model().to_vec(),
-            previous_anchor: plan.model_anchor().to_vec(),
-            delay: cadence.delay,
-            horizon,
-        })
-    }
-
-    fn take_over(&mut self, now: Stamp, ticket: &Ticket, chunk: ComputedChunk) -> Result<Installed, ChunkError> {
-        let pending = self.release(ticket).filter(|pending| pending.wanted).ok_or(ChunkError::Stale)?;
-        self.check(&chunk)?;
-        let took = now.seconds_since(pending.issued);
-        if took > self.config.deadline {
-            return Err(ChunkError::Deadline { took, deadline: self.config.deadline });
-        }
-        let ComputedChunk { rows, model_actions, action_dim, anchor } = chunk;
-        let (horizon, guided_rows) = (self.config.horizon, pending.guided_rows);
-        let delay = usize::try_from(self.consumed - pending.consumed).unwrap_or(usize::MAX);
-        if delay >= horizon {
-            return Err(ChunkError::Past { rows: horizon });
-        }
-        let (mut motion, before) = match &self.course {
-            // Whoever forgets the pose drops the pending inference.
-            Course::Unknown => return Err(ChunkError::Stale),
-            Course::Resting { motion, pose } => (motion.clone(), Before::Rested(*pose)),
-            Course::Following { motion, before, .. } => (motion.clone(), *before),
-            Course::Braking { motion, .. } => (motion.clone(), Before::Moved),
-        };
-        let first = match &self.course {
-            Course::Following { .. } => self.steps.last() + 1,
-            _ => self.steps.next(now),
-        };
-        let ahead = self.steps.time_of(first, now).seconds_since(now);
-        if ahead > FAR_FUTURE {
-            return Err(ChunkError::Future { ahead });
-        }
-        if before == Before::Rested(Pose::Measured)
-            && let Err(error) = self.limiter.check_units(rows.values())
-        {
-            self.latch = Some(Latch::Limits(error.clone()));
-            self.course = Course::Unknown;
-            return Err(ChunkError::Units(error));
-        }
-
-        let mut planned: Vec<_> = rows.rows().skip(delay).map(|(_, row)| row.to_vec()).collect();
-        let mut mode = if guided_rows > 0 { Join::Rtc } else { Join::None };
-        if let Chunking::Crossfade { seconds } = self.config.chunking {
-            let count = (seconds / self.config.period).round().max(1.0) as usize;
-            crossfade(&self.config.joints, &self.upcoming(), &mut planned, count);
-            mode = Join::Crossfade;
-        }
-        if let Some(measured) = &self.measured {
-            self.limiter.measure(&mut motion, &measured.positions);
-        }
-        let source = Source { actions: model_actions, action_dim, anchor, first: delay };
-        self.course = Course::Following { plan: Plan::new(first, planned, source), motion, before, told: false };
-        self.delays.record(usize::try_from(self.steps.last() - pending.step).unwrap_or(0));
-        let start = self.steps.time_of(first - delay as i64, now);
-        Ok(Installed { start, delay_rows: delay, guided_rows, mode })
-    }
-
-    /// Whether the chunk fits the robot.
-    fn check(&self, chunk: &ComputedChunk) -> Result<(), ChunkError> {
-        let ComputedChunk { rows, model_actions, action_dim, .. } = chunk;
-        let (joints, period, horizon) = (self.config.joints.len(), self.config.period, self.config.horizon);
-        let found = rows.rows().len();
-        if rows.joints() != joints {
-            Err(ChunkError::Joints { found: rows.joints(), expected: joints })
-        } else if found != horizon {
-            Err(ChunkError::Horizon { found, expected: horizon })
-        } else if horizon.checked_mul(*action_dim) != Some(model_actions.len()) {
-            Err(ChunkError::ModelWidth { found: model_actions.len(), rows: horizon, action_dim: *action_dim })
-        } else if (rows.period() - period).abs() > PERIOD_TOLERANCE * period {
-            Err(ChunkError::OtherPeriod { found: rows.period(), expected: period })
-        } else {
-            Ok(())
-        }
-    }
-
-    /// What would be commanded next without a new chunk; empty when that is not known.
-    fn upcoming(&self) -> Vec<Vec<f64>> {
-        match &self.course {
-            Course::Unknown => Vec::new(),
-            Course::Following { plan, .. } => plan.left_or_last().to_vec(),
-            Course::Resting { motion, .. } | Course::Braking { motion, .. } => {
-                braking_path(&self.limiter, motion, self.config.period)
-            }
-        }
-    }
-}
-
-/// The rows until the robot rests; empty when the positions are not known.
-fn braking_path(limiter: &Limiter, motion: &Motion, period: f64) -> Vec<Vec<f64>> {
-    let (mut motion, mut rows) = (motion.clone(), Vec::new());
-    while let Some((row, rests)) = limiter.brake(&mut motion) {
-        rows.push(row);
-        if rests || rows.len() as f64 * period >= LONGEST_BRAKING {
-            break;
-        }
-    }
-    rows
 }
 
 #[cfg(test)]

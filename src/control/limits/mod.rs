@@ -4,18 +4,22 @@
 //! always have a value in common: towards a position limit a joint is never let faster than it can brake before it. So the last range
 //! does not undo the first, and a row that is within its limits comes out bit by bit as it went in.
 
-use std::{cmp::Ordering, fmt};
+use std::{cmp::Ordering, f64::consts::PI, fmt};
 
 use super::{JointControl, JointLimits};
 use crate::robot::CommandKind;
 
 /// A robot that stands further than this beyond a position limit reports another unit than the limit has (rad or m).
 const OTHER_UNIT: f64 = 0.5;
+/// A joint that is not declared continuous is not turned or moved further than this (rad or m): twice around in each direction.
+const FAR: f64 = 4.0 * PI;
 /// A measured position may be this share of the joint's range beyond a limit: calibrations and folded arms are.
 const START_TOLERANCE: f64 = 0.02;
 /// Values of a first chunk further beyond a position limit than this share of the joint's range are suspicious: what is nearer may be an
 /// arm at the end of its range, or a gripper that squeezes.
 const SUSPICIOUS: f64 = 0.1;
+/// No tolerance is less than this (rad or m): ranges may be small, or open on one side.
+const LEAST_TOLERANCE: f64 = 0.02;
 /// Brakes before a position limit use this share of the acceleration limit: the rest outweighs rounding.
 const BRAKE_SHARE: f64 = 0.999;
 /// A step that changes by less from row to row is beyond the precision of positions.
@@ -156,6 +160,16 @@ pub enum LimitError {
          Do the robot profile's units fit the checkpoint?"
     )]
     CommandedUnit { joint: String, outside: usize, rows: usize, least: f64, largest: f64, example: f64 },
+    #[error(
+        "Joint {joint} stands at {position}, more than two turns from 0. Joint states must be in rad and m: does the driver report degrees or \
+         millimetres? For a joint that turns without an end set joint_limits.{joint} or let the URDF say continuous"
+    )]
+    FarMeasured { joint: String, position: f64 },
+    #[error(
+        "The first chunk commands joint {joint} to {example}, more than two turns from 0. Do the robot profile's units fit the checkpoint? \
+         For a joint that turns without an end set joint_limits.{joint} or let the URDF say continuous"
+    )]
+    FarCommanded { joint: String, example: f64 },
 }
 
 impl Limiter {
@@ -170,8 +184,8 @@ impl Limiter {
 
     /// The motion of a robot that holds the measured pose (rad or m; `None` for a joint that is not measured).
     ///
-    /// A joint slightly beyond a position limit is held at the limit; one that is further away is refused, and so is one without a
-    /// measurement whose limits depend on it.
+    /// A joint slightly beyond a position limit is held there and may only come back; one that is further away is refused, and so is one
+    /// without a measurement whose limits depend on it.
     pub fn start(&self, measured: &[Option<f64>]) -> Result<Motion, LimitError> {
         if measured.len() != self.joints.len() {
             return Err(LimitError::Width { found: measured.len(), expected: self.joints.len() });
@@ -181,7 +195,7 @@ impl Limiter {
     }
 
     /// Refuses a first chunk `[rows, joints]` that commands another unit than the position limits have: more than half of a joint's values
-    /// are far beyond them.
+    /// are far beyond them, or one is so far away that only a continuous joint gets there.
     pub fn check_units(&self, rows: &[f64]) -> Result<(), LimitError> {
         self.joints
             .iter()
@@ -209,6 +223,25 @@ impl Limiter {
     pub fn follow(&self, motion: &mut Motion, row: &[f64]) {
         for ((joint, motion), value) in self.joints.iter().zip(&mut motion.0).zip(row) {
             *motion = joint.moved(motion, *value);
+        }
+    }
+
+    /// The next row after `motion` on the way to `row`, which follows `lead` within the limits: `row` itself when the two motions are the
+    /// same, else one that closes the gap between them as fast as the limits allow and without overshooting where `lead` comes to rest.
+    pub fn chase(&self, motion: &mut Motion, lead: &Motion, row: &[f64]) -> Vec<f64> {
+        let joints = self.joints.iter().zip(motion.0.iter().zip(&lead.0)).zip(row);
+        let mut row: Vec<_> = joints.map(|((joint, (motion, lead)), &value)| joint.chase(motion, lead, value)).collect();
+        // What the limits cut of the row was counted when they did.
+        self.limit(motion, &mut row, &mut LimitCounts::default());
+        row
+    }
+
+    /// Lets `rows` periods pass without a row: joints that take positions wait, those that take velocities go on.
+    pub fn wait(&self, motion: &mut Motion, rows: u64) {
+        for (joint, motion) in self.joints.iter().zip(&mut motion.0) {
+            if joint.control.kind == CommandKind::Velocity {
+                motion.position = motion.position.map(|position| position + motion.step * rows as f64);
+            }
         }
     }
 
@@ -258,7 +291,7 @@ struct LimitedJoint {
 
 impl LimitedJoint {
     fn new(control: JointControl, period: f64) -> Result<Self, LimitError> {
-        let JointLimits { position, step, velocity, acceleration } = control.limits;
+        let JointLimits { position, step, velocity, acceleration, .. } = control.limits;
         let joint = || control.name.clone();
         if let Some([least, largest]) = position
             && least.partial_cmp(&largest) != Some(Ordering::Less)
@@ -283,22 +316,24 @@ impl LimitedJoint {
 
     fn start(&self, measured: Option<f64>) -> Result<JointMotion, LimitError> {
         let joint = || self.control.name.clone();
-        let JointLimits { position: range, step, velocity, acceleration } = self.control.limits;
+        let JointLimits { position: range, step, velocity, acceleration, .. } = self.control.limits;
         let position = match (measured, self.control.kind) {
             (Some(position), _) if !position.is_finite() => return Err(LimitError::NotFinite { joint: joint(), position }),
-            (Some(position), _) => Some(match range {
-                Some([least, largest]) => {
+            (Some(position), _) => {
+                if let Some([least, largest]) = range {
                     let beyond = (least - position).max(position - largest);
                     if beyond > OTHER_UNIT {
                         return Err(LimitError::MeasuredUnit { joint: joint(), position, least, largest });
                     }
-                    if beyond > share_of_range(START_TOLERANCE, [least, largest]) {
+                    if beyond > tolerance(START_TOLERANCE, [least, largest]) {
                         return Err(LimitError::Outside { joint: joint(), position, least, largest });
                     }
-                    position.clamp(least, largest)
                 }
-                None => position,
-            }),
+                if self.is_far(position) {
+                    return Err(LimitError::FarMeasured { joint: joint(), position });
+                }
+                Some(position)
+            }
             (None, CommandKind::Position) if step.or(velocity).or(acceleration).is_some() => {
                 return Err(LimitError::NotMeasured { joint: joint() });
             }
@@ -308,11 +343,22 @@ impl LimitedJoint {
         Ok(JointMotion { position, step: 0.0 })
     }
 
-    fn check_units(&self, values: impl Iterator<Item = f64>) -> Result<(), LimitError> {
+    /// Whether a joint that says nothing else of itself cannot be at a position.
+    fn is_far(&self, position: f64) -> bool {
+        let JointControl { kind, gripper, limits, .. } = &self.control;
+        let within = |[least, largest]: [f64; 2]| if position < 0.0 { least.is_finite() } else { largest.is_finite() };
+        let limited = limits.position.is_some_and(within);
+        *kind == CommandKind::Position && !gripper && !limits.continuous && !limited && position.abs() > FAR
+    }
+
+    fn check_units(&self, values: impl Iterator<Item = f64> + Clone) -> Result<(), LimitError> {
+        if let Some(example) = values.clone().find(|&value| self.is_far(value)) {
+            return Err(LimitError::FarCommanded { joint: self.control.name.clone(), example });
+        }
         let (CommandKind::Position, Some([least, largest])) = (self.control.kind, self.control.limits.position) else {
             return Ok(());
         };
-        let tolerance = share_of_range(SUSPICIOUS, [least, largest]);
+        let tolerance = tolerance(SUSPICIOUS, [least, largest]);
         let (mut rows, mut outside, mut example) = (0, 0, 0.0);
         for value in values {
             rows += 1;
@@ -340,7 +386,10 @@ impl LimitedJoint {
         let room = motion.position.zip(self.control.limits.position);
         let room = room.map(|(position, [least, largest])| [(least - position).min(0.0), (largest - position).max(0.0)]);
         let position = match self.control.kind {
-            CommandKind::Position => self.control.limits.position,
+            // From the position itself and not from the room: rounding must not move what is at a limit.
+            CommandKind::Position => self.control.limits.position.map(|[least, largest]| {
+                motion.position.map_or([least, largest], |position| [least.min(position), largest.max(position)])
+            }),
             CommandKind::Velocity => room.and_then(values),
         };
         let braking = room
@@ -359,7 +408,7 @@ impl LimitedJoint {
     /// What to say of a value that was cut.
     fn cut(&self, motion: &JointMotion, kind: LimitKind, value: f64, above: bool) -> Cut {
         let moved = self.moved(motion, value);
-        let JointLimits { position, step, velocity, acceleration } = self.control.limits;
+        let JointLimits { position, step, velocity, acceleration, .. } = self.control.limits;
         let end = position.map(|ends| ends[usize::from(above)]);
         let (wanted, limit) = match kind {
             LimitKind::Position | LimitKind::Braking => (moved.position.unwrap_or(value), end),
@@ -383,6 +432,17 @@ impl LimitedJoint {
         }
     }
 
+    /// The value on the way to `value`, which follows `lead`; the limits are not in it.
+    fn chase(&self, motion: &JointMotion, lead: &JointMotion, value: f64) -> f64 {
+        let (CommandKind::Position, Some(position), Some(ahead)) = (self.control.kind, motion.position, lead.position) else {
+            return value;
+        };
+        // Relative to the lead this is the way to a limit: it is braked before it.
+        let gap = ahead - position;
+        let step = self.step_change.map_or(f64::INFINITY, |change| braking_step(gap.abs(), change));
+        if step >= gap.abs() { value } else { value - gap + step.copysign(gap) }
+    }
+
     /// The row's value that stops the joint or brings it nearest to rest.
     fn brake(&self, motion: &JointMotion) -> Option<f64> {
         let step = self.step_change.map_or(0.0, |change| (motion.step.abs() - change).max(0.0).copysign(motion.step));
@@ -393,10 +453,10 @@ impl LimitedJoint {
     }
 }
 
-/// 0 of a range that is open on one side.
-fn share_of_range(share: f64, [least, largest]: [f64; 2]) -> f64 {
+/// How far beyond a range a value may be, as a share of the range.
+fn tolerance(share: f64, [least, largest]: [f64; 2]) -> f64 {
     let range = largest - least;
-    if range.is_finite() { share * range } else { 0.0 }
+    if range.is_finite() { (share * range).max(LEAST_TOLERANCE) } else { LEAST_TOLERANCE }
 }
 
 /// The largest step after which a joint that has `room` until its limit can still stop before it, when its step changes by at most

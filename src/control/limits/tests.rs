@@ -1,3 +1,5 @@
+use std::f64::consts::PI;
+
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::*;
@@ -80,7 +82,13 @@ fn an_acceleration_is_cut_when_speeding_up_and_when_turning_round() {
 
 #[test]
 fn a_value_counts_with_every_limit_that_cut_it_in_the_order_of_the_limits() {
-    let limits = JointLimits { position: Some([-1.0, 1.0]), step: Some(0.5), velocity: Some(10.0), acceleration: Some(100.0) };
+    let limits = JointLimits {
+        position: Some([-1.0, 1.0]),
+        step: Some(0.5),
+        velocity: Some(10.0),
+        acceleration: Some(100.0),
+        continuous: false,
+    };
     let (rows, counts) = limited(&limiter(limits), 0.0, &[3.0]);
     close(&rows, &[0.04]);
     let message = |count: CutCount| (count.values, count.last.unwrap().to_string());
@@ -113,9 +121,10 @@ fn a_range_that_is_open_on_one_side_limits_the_other() {
     let (rows, counts) = limited(&limiter, 0.0, &[-3.0; 10]);
     assert!(rows.iter().all(|&value| value >= -1.0) && rows[9] < -1.0 + 1e-9, "{rows:?}");
     assert_eq!(counts.position.values, 10);
-    assert!(limiter.start(&[Some(-1.01)]).is_err());
-    assert!(limiter.check_units(&[-90.0; 4]).is_err());
-    assert_eq!(limiter.check_units(&[90.0; 4]), Ok(()));
+    assert!(limiter.start(&[Some(-1.019)]).is_ok() && limiter.start(&[Some(-1.021)]).is_err());
+    assert!(matches!(limiter.check_units(&[-90.0; 4]), Err(LimitError::CommandedUnit { .. })));
+    assert!(matches!(limiter.check_units(&[90.0; 4]), Err(LimitError::FarCommanded { .. })));
+    assert_eq!(limiter.check_units(&[12.5; 4]), Ok(()));
 }
 
 #[test]
@@ -197,11 +206,11 @@ fn there_is_nothing_to_stop_before_an_unmeasured_joint_was_commanded() {
 }
 
 #[test]
-fn a_pose_is_held_at_a_limit_it_is_slightly_beyond_and_refused_further_away() {
+fn a_pose_slightly_beyond_a_limit_is_held_and_one_further_away_is_refused() {
     let limiter = limiter(JointLimits { position: Some([-1.5, 2.0]), ..Default::default() });
     let start = |position| limiter.start(&[Some(position)]).map(|motion| motion.positions().next().unwrap());
     assert_eq!(start(1.9), Ok(Some(1.9)));
-    assert_eq!(start(2.06), Ok(Some(2.0)));
+    assert_eq!(start(2.06), Ok(Some(2.06)));
     assert_eq!(
         start(-1.6).unwrap_err().to_string(),
         "Joint elbow stands at -1.6 and its position limits are [-1.5, 2]. Move the robot within its limits, or correct them"
@@ -234,6 +243,93 @@ fn a_joint_whose_limits_count_from_its_position_must_be_measured() {
 }
 
 #[test]
+fn the_first_row_from_a_pose_beyond_a_limit_keeps_the_other_limits_and_may_only_come_back() {
+    let limits = JointLimits {
+        position: Some([-PI, PI]),
+        step: Some(0.01),
+        velocity: Some(0.5),
+        acceleration: Some(5.0),
+        continuous: false,
+    };
+    let limiter = limiter(limits);
+    let wanted: Vec<_> = [9.0; 3].into_iter().chain([0.0; 40]).chain([9.0; 400]).collect();
+    let (rows, counts) = limited(&limiter, 3.24, &wanted);
+    assert_eq!(rows[..3], [3.24; 3], "no further out");
+    assert!(rows[..30].windows(2).all(|pair| pair[1] <= pair[0] && pair[0] - pair[1] <= 0.01 + 1e-12), "{rows:?}");
+    assert!((rows[2] - rows[3] - 0.002).abs() < 1e-12, "the acceleration limit lets it begin with 0.002 rad");
+    assert!(rows[42] < PI && rows[43..].iter().all(|&row| row <= PI), "once within its limits it stays there: {rows:?}");
+    assert!(counts.position.values > 0);
+}
+
+#[test]
+fn a_joint_without_limits_that_is_more_than_two_turns_from_0_is_of_another_unit_unless_it_is_continuous() {
+    let free = JointLimits::default();
+    let message = limiter(free).start(&[Some(-90.0)]).unwrap_err().to_string();
+    assert!(message.starts_with("Joint elbow stands at -90, more than two turns from 0"), "{message}");
+    let message = limiter(free).check_units(&[0.0, 0.0, 0.0, 45.0]).unwrap_err().to_string();
+    assert!(message.starts_with("The first chunk commands joint elbow to 45, more than two turns from 0"), "{message}");
+    assert!(limiter(free).start(&[Some(12.5)]).is_ok() && limiter(free).check_units(&[-12.5]).is_ok());
+
+    let endless = limiter(JointLimits { continuous: true, ..free });
+    let wide = limiter(JointLimits { position: Some([-1e6, 1e6]), ..free });
+    let gripper = JointControl { gripper: true, ..joint("gripper", CommandKind::Position, free) };
+    let gripper = Limiter::new(vec![gripper], PERIOD).unwrap();
+    let wheel = Limiter::new(vec![joint("wheel", CommandKind::Velocity, free)], PERIOD).unwrap();
+    for limiter in [endless, wide, gripper, wheel] {
+        assert!(limiter.start(&[Some(-90.0)]).is_ok() && limiter.check_units(&[45.0]).is_ok(), "{limiter:?}");
+    }
+}
+
+#[test]
+fn a_gripper_with_a_small_or_open_range_may_stand_a_little_beyond_its_end() {
+    for position in [[0.0, f64::INFINITY], [0.0, 0.04]] {
+        let limiter = limiter(JointLimits { position: Some(position), ..Default::default() });
+        assert!(limiter.start(&[Some(-0.0001)]).is_ok() && limiter.start(&[Some(-0.019)]).is_ok(), "{position:?}");
+        assert!(matches!(limiter.start(&[Some(-0.021)]), Err(LimitError::Outside { .. })), "{position:?}");
+        assert_eq!(limiter.check_units(&[-0.019; 4]), Ok(()));
+        assert!(matches!(limiter.check_units(&[-0.021; 4]), Err(LimitError::CommandedUnit { .. })));
+    }
+}
+
+#[test]
+fn a_joint_that_waited_catches_up_within_its_limits_and_does_not_overshoot_where_the_other_one_rests() {
+    for (step, velocity, acceleration) in
+        [(None, None, Some(5.0)), (None, Some(1.2), Some(3.0)), (Some(0.05), None, None), (None, None, None)]
+    {
+        let limits = JointLimits { step, velocity, acceleration, ..Default::default() };
+        let limiter = limiter(limits);
+        // From 0 to 1 rad and back to 0.5.
+        let (lead, _) = limited(&limiter, 0.0, &[vec![1.0; 100], vec![0.5; 100]].concat());
+        let mut told = limiter.start(&[Some(0.0)]).unwrap();
+        let (mut sent, mut rows) = (told.clone(), Vec::new());
+        for (index, row) in lead.iter().enumerate() {
+            let before = told.clone();
+            limiter.follow(&mut told, &[*row]);
+            // Half of the way to 1 rad is missed.
+            if !(8..20).contains(&index) {
+                rows.extend(limiter.chase(&mut sent, &before, &[*row]));
+            }
+        }
+        let end = *lead.last().unwrap();
+        while !told.at_rest() {
+            let before = told.clone();
+            let row = limiter.brake(&mut told).unwrap().0;
+            rows.extend(limiter.chase(&mut sent, &before, &row));
+        }
+        let rest = told.positions().next().unwrap().unwrap();
+        let settled = rows.len();
+        for _ in 0..300 {
+            let before = told.clone();
+            rows.extend(limiter.chase(&mut sent, &before, &[rest]));
+        }
+        let case = Case { kind: CommandKind::Position, period: PERIOD, limits, start: 0.0, chunks: vec![] };
+        assert!(excess(&case, &rows) <= 1e-9, "{limits:?}: {rows:?}");
+        assert_eq!(rows.last(), Some(&rest), "{limits:?}: it arrived, from {end}");
+        assert!(rows[settled + 60..].iter().all(|row| *row == rest), "{limits:?}: {:?}", &rows[settled..]);
+    }
+}
+
+#[test]
 fn a_first_chunk_in_degrees_is_refused_and_one_that_squeezes_or_is_half_outside_is_not() {
     let limiter = limiter(JointLimits { position: Some([-2.0, 2.0]), ..Default::default() });
     let degrees: Vec<_> = (0..10).map(|row| f64::from(row) * 10.0).collect();
@@ -251,7 +347,7 @@ fn a_first_chunk_in_degrees_is_refused_and_one_that_squeezes_or_is_half_outside_
 fn the_units_of_a_first_chunk_are_checked_joint_by_joint() {
     let limits = JointLimits { position: Some([-2.0, 2.0]), ..Default::default() };
     let joints = vec![
-        joint("free", CommandKind::Position, JointLimits::default()),
+        joint("free", CommandKind::Position, JointLimits { continuous: true, ..Default::default() }),
         joint("wheel", CommandKind::Velocity, limits),
         joint("wrist", CommandKind::Position, limits),
     ];
@@ -310,8 +406,13 @@ fn cases() -> impl Strategy<Value = Case> {
         optional(0.01, 20.0),
         optional(0.01, 500.0),
     );
-    let limits =
-        limits.prop_map(|(position, step, velocity, acceleration)| JointLimits { position, step, velocity, acceleration });
+    let limits = limits.prop_map(|(position, step, velocity, acceleration)| JointLimits {
+        position,
+        step,
+        velocity,
+        acceleration,
+        continuous: false,
+    });
     let values = (positive(1e-3, 1e3), prop::collection::vec(-1.0..1.0, 1..16), prop::bool::ANY);
     // Either every value anywhere, or in steps from the one before.
     let values = values.prop_map(|(scale, shares, walk): (f64, Vec<f64>, bool)| {
@@ -334,7 +435,7 @@ fn cases() -> impl Strategy<Value = Case> {
 
 /// The largest excess over any limit of rows that follow a robot at rest at `start`, computed from the rows alone.
 fn excess(case: &Case, rows: &[f64]) -> f64 {
-    let JointLimits { position, step, velocity, acceleration } = case.limits;
+    let JointLimits { position, step, velocity, acceleration, .. } = case.limits;
     let (mut place, mut speed, mut excess) = (case.start, 0.0, f64::NEG_INFINITY);
     for &value in rows {
         let (next, rate) = match case.kind {

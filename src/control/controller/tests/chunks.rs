@@ -40,9 +40,9 @@ fn the_delay_counts_rows_that_were_really_consumed_not_those_of_a_hold() {
     let ticket = rig.request();
     let left = rig.controller.status().rows_left;
     assert_eq!(left, 49);
-    // 49 rows, the hold is sent, and then nothing for 30 steps.
-    let commands = rig.elbow(left + 31);
-    assert_eq!(commands[left - 2..left + 2], [Some(48.0), Some(49.0), Some(49.0), None]);
+    // 49 rows, and the hold is sent.
+    let commands = rig.elbow(left + 1);
+    assert_eq!(commands[left - 2..], [Some(48.0), Some(49.0), Some(49.0)]);
     assert_eq!(rig.state(), ControlState::Holding);
     let installed = rig.install(&ticket, counting(1000.0)).unwrap();
     assert_eq!(installed.delay_rows, left);
@@ -66,12 +66,13 @@ fn a_late_control_step_skips_rows_by_index_and_counts_them() {
     rig.install(&ticket, counting(1000.0)).unwrap();
     assert_eq!(rig.elbow(2), rows([1000, 1001]));
     rig.pass(75);
-    assert_eq!(rig.tick().command.unwrap()[0], 1005.0);
-    assert_eq!(rig.controller.status().counts.skipped_rows, 3);
+    assert_eq!(rig.tick().command.unwrap()[0], 1004.0);
+    assert_eq!(rig.controller.status().counts.skipped_rows, 2);
     rig.pass(5);
+    assert_eq!(rig.tick().command.unwrap()[0], 1005.0, "the steps keep their times");
     assert_eq!(rig.tick().command, None, "the step has happened");
     rig.pass(20);
-    assert_eq!(rig.tick().command.unwrap()[0], 1006.0, "the steps keep their times");
+    assert_eq!(rig.tick().command.unwrap()[0], 1006.0);
 }
 
 #[test]
@@ -313,7 +314,7 @@ fn the_first_crossfade_begins_at_the_held_pose() {
 
 #[test]
 fn the_first_chunk_moves_from_the_held_pose_within_the_limits() {
-    let limits = JointLimits { step: Some(0.1), ..JointLimits::default() };
+    let limits = JointLimits { step: Some(0.1), ..ENDLESS };
     let mut rig = Rig::new(with_limits(config(), limits));
     rig.positions = vec![Some(0.5), Some(0.0)];
     rig.step();
@@ -331,7 +332,7 @@ fn the_first_chunk_moves_from_the_held_pose_within_the_limits() {
 
 #[test]
 fn later_chunks_move_on_from_what_was_commanded_not_from_what_was_measured() {
-    let limits = JointLimits { step: Some(0.1), ..JointLimits::default() };
+    let limits = JointLimits { step: Some(0.1), ..ENDLESS };
     let mut rig = Rig::with_delay(with_limits(config(), limits), 0);
     rig.elbow(5);
     let before = rig.elbow(1)[0].unwrap();
@@ -345,7 +346,7 @@ fn later_chunks_move_on_from_what_was_commanded_not_from_what_was_measured() {
 #[test]
 fn a_joint_that_takes_velocities_is_where_it_is_measured_when_a_chunk_takes_over() {
     let mut config = mobile();
-    config.joints[1].limits = JointLimits { position: Some([-1.0, 1.0]), ..JointLimits::default() };
+    config.joints[1].limits = JointLimits { position: Some([-1.0, 1.0]), ..ENDLESS };
     let mut rig = Rig::with_delay(ControlConfig { chunking: Chunking::None, ..config }, 0);
     rig.elbow(5);
     rig.positions = vec![Some(0.0), Some(0.98)];
@@ -406,11 +407,12 @@ fn a_refused_chunk_changes_nothing_that_is_planned_and_is_counted_by_its_reason(
 
 #[test]
 fn a_chunk_of_which_all_rows_have_passed_is_refused() {
-    let mut rig = Rig::with_first(config(), counting(0.0));
-    let ticket = rig.request();
-    rig.elbow(80);
-    assert_eq!(rig.install(&ticket, counting(0.0)), Err(ChunkError::Past { rows: HORIZON }));
-    assert_eq!(rig.controller.status().counts.refused["past"], 1);
+    let mut rig = Rig::with_delay(config(), 7);
+    let (_, ticket) = rig.steps_until_request();
+    rig.elbow(1000);
+    let error = rig.install(&ticket, counting(0.0)).unwrap_err();
+    assert!(error.to_string().starts_with("The chunk came 20.00 s after its observation, when all of its 50 rows"), "{error}");
+    assert_eq!((error.reason(), rig.controller.status().counts.refused["past"]), ("past", 1));
     assert_eq!(rig.elbow(1), [None]);
 }
 

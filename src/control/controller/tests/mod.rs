@@ -5,14 +5,17 @@ mod random;
 mod stops;
 
 use super::*;
-use crate::control::{CommandRows, JointControl, JointLimits};
+use crate::control::{CommandRows, Join, JointControl, JointLimits};
 
 const PERIOD: f64 = 0.02;
 const HORIZON: usize = 50;
 const ACTION_DIM: usize = 3;
 
+/// Turns without an end, because the rows of chunks are often numbered by their commands.
+const ENDLESS: JointLimits = JointLimits { position: None, step: None, velocity: None, acceleration: None, continuous: true };
+
 fn joint(name: &str, kind: CommandKind) -> JointControl {
-    JointControl { name: name.to_owned(), kind, gripper: false, limits: JointLimits::default() }
+    JointControl { name: name.to_owned(), kind, gripper: false, limits: ENDLESS }
 }
 
 /// An elbow and a gripper without limits; chunks of 50 rows replace each other at once after 25 rows.

@@ -13,7 +13,7 @@ fn moving(config: ControlConfig) -> Rig {
 }
 
 fn slow(acceleration: f64) -> JointLimits {
-    JointLimits { acceleration: Some(acceleration), ..JointLimits::default() }
+    JointLimits { acceleration: Some(acceleration), ..ENDLESS }
 }
 
 #[test]
@@ -68,20 +68,159 @@ fn a_hold_stops_velocities_and_keeps_positions() {
 }
 
 #[test]
-fn zero_velocity_tells_nothing_to_a_robot_that_takes_positions() {
-    let zero = |config| ControlConfig { stall: StallAction::ZeroVelocity, ..config };
-    assert_eq!(moving(zero(config())).controller.stop(Stamp::from_nanoseconds(0)), Tick::default());
-    let mut rig = moving(zero(mobile()));
-    assert_eq!(rig.controller.stop(rig.now).command, Some(vec![0.38, 0.0]));
+fn the_stall_action_decides_what_is_sent_when_a_plan_runs_out() {
+    let last = |config, stall| {
+        let mut rig = moving(ControlConfig { stall, ..config });
+        rig.elbow(30);
+        rig.step().command
+    };
+    assert_eq!(last(config(), StallAction::Hold), Some(vec![0.98; 2]));
+    assert_eq!(last(config(), StallAction::ZeroVelocity), None);
+    assert_eq!(last(config(), StallAction::None), None);
+    assert_eq!(last(mobile(), StallAction::ZeroVelocity), Some(vec![0.98, 0.0]));
+    assert_eq!(last(mobile(), StallAction::None), None);
 }
 
 #[test]
-fn without_a_stall_action_nothing_is_sent_when_the_plan_runs_out_or_after_a_stop() {
-    let mut rig = moving(ControlConfig { stall: StallAction::None, ..config() });
-    rig.elbow(30);
+fn a_plan_that_is_cut_short_is_replaced_by_the_way_to_rest_whatever_the_stall_action() {
+    let limits = slow(10.0);
+    for stall in [StallAction::Hold, StallAction::ZeroVelocity, StallAction::None] {
+        for robot in [config(), mobile()] {
+            let wheel = robot.joints[1].kind == CommandKind::Velocity;
+            let start = || moving(ControlConfig { stall, drift: Some(0.5), ..with_limits(robot.clone(), limits) });
+            let cuts: [(&str, fn(&mut Rig) -> Tick); 6] = [
+                ("stop", |rig| rig.controller.stop(rig.now)),
+                ("deactivate", |rig| rig.controller.deactivate(rig.now)),
+                ("flush", |rig| {
+                    rig.controller.instruction_changed();
+                    rig.step()
+                }),
+                ("clock jump", |rig| {
+                    rig.pass(-10_000);
+                    rig.controller.clock_jumped();
+                    rig.step()
+                }),
+                ("drift", |rig| {
+                    rig.positions = vec![Some(-2.0); 2];
+                    rig.step()
+                }),
+                ("lost joint states", |rig| {
+                    (0..25).for_each(|_| {
+                        rig.pass(20);
+                        rig.controller.tick(rig.now, None);
+                    });
+                    rig.pass(20);
+                    rig.controller.tick(rig.now, None)
+                }),
+            ];
+            for (name, cut) in cuts {
+                let mut rig = start();
+                let rows = cut(&mut rig).trajectory.unwrap_or_else(|| panic!("{name}, {stall:?}: a controller goes on")).rows;
+                assert!(rows.len() > 3, "{name}, {stall:?}: {rows:?}");
+                let [before, last] = [&rows[rows.len() - 2], &rows[rows.len() - 1]];
+                assert!((last[0] - before[0]).abs() <= 0.004 + 1e-12, "{name}, {stall:?}: {rows:?}");
+                assert!(if wheel { last[1] == 0.0 } else { (last[1] - before[1]).abs() <= 0.004 + 1e-12 }, "{name}: {rows:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn wheels_that_nobody_stopped_when_the_plan_ran_out_are_stopped_by_a_stop() {
+    let mut rig = moving(ControlConfig { stall: StallAction::None, ..mobile() });
+    rig.elbow(31);
+    assert_eq!(rig.state(), ControlState::Holding);
+    let tick = rig.controller.stop(rig.now);
+    assert_eq!((tick.command, tick.trajectory.unwrap().rows), (Some(vec![0.98, 0.0]), vec![vec![0.98, 0.0]]));
+}
+
+#[test]
+fn stops_while_the_robot_brakes_and_a_deactivation_after_them_tell_nothing_twice() {
+    let mut rig = moving(with_limits(config(), slow(10.0)));
+    let first = rig.controller.stop(rig.now);
+    let path = first.trajectory.unwrap();
+    for _ in 0..6 {
+        rig.pass(1);
+        assert_eq!(rig.controller.stop(rig.now), Tick::default());
+    }
+    assert_eq!(rig.controller.deactivate(rig.now), Tick::default());
+    assert_eq!(rig.state(), ControlState::Braking);
+    rig.pass(14);
+    let mut rows = vec![first.command.unwrap()];
+    assert_eq!(rig.tick(), Tick::default(), "its row was sent in advance");
+    while rig.state() == ControlState::Braking {
+        let tick = rig.step();
+        assert_eq!(tick.trajectory, None);
+        rows.extend(tick.command);
+    }
+    assert_eq!(rows, path.rows, "one row in a period");
+    assert_eq!(rig.state(), ControlState::Inactive);
     assert_eq!(rig.elbow(10), [None; 10]);
-    assert_eq!(rig.controller.stop(rig.now), Tick::default());
-    assert_eq!(rig.elbow(10), [None; 10]);
+}
+
+#[test]
+fn a_stop_at_a_time_before_the_last_step_tells_no_trajectory_of_the_future() {
+    for jump in [-0.2, -9.0, -1e9] {
+        let mut rig = moving(config());
+        rig.now = rig.now.after(jump);
+        let path = rig.controller.stop(rig.now).trajectory.unwrap();
+        assert_eq!((path.start, path.rows), (rig.now, vec![vec![0.38; 2]]), "{jump}");
+    }
+}
+
+#[test]
+fn a_robot_that_is_not_measured_any_more_stops_within_half_a_second_and_goes_on_when_it_is_measured() {
+    let mut rig = moving(config());
+    let commanded = (0..60).filter(|_| {
+        rig.pass(20);
+        rig.controller.tick(rig.now, None).command.is_some()
+    });
+    assert_eq!(commanded.count(), 26, "25 rows and the hold");
+    assert_eq!((rig.state(), rig.controller.status().counts.blind), (ControlState::Holding, 1));
+    let ticket = rig.request();
+    assert_eq!(rig.install(&ticket, constant(0.9)), Err(ChunkError::Pose));
+    rig.step();
+    let ticket = rig.request();
+    rig.install(&ticket, constant(0.9)).unwrap();
+    assert_eq!(rig.elbow(1), [Some(0.9)]);
+}
+
+#[test]
+fn a_first_chunk_is_refused_when_the_pose_that_it_would_start_from_is_not_measured_any_more() {
+    let mut rig = Rig::new(config());
+    rig.step();
+    let ticket = rig.request();
+    rig.pass(20);
+    rig.controller.tick(rig.now, None);
+    let error = rig.install(&ticket, constant(1.0)).unwrap_err();
+    assert_eq!((error.reason(), rig.controller.status().counts.refused["pose"]), ("pose", 1));
+    assert_eq!(rig.state(), ControlState::Waiting);
+    rig.pass(20);
+    rig.controller.tick(rig.now, None);
+    assert_eq!(rig.controller.request(rig.now), None, "nothing is asked for without a pose");
+}
+
+#[test]
+fn a_reset_while_inactive_is_not_refused_for_a_pose_of_before() {
+    let limits = JointLimits { position: Some([-1.0, 1.0]), ..JointLimits::default() };
+    let mut rig = Rig::new(with_limits(config(), limits));
+    rig.positions = vec![Some(1.2), Some(0.0)];
+    rig.step();
+    assert!(rig.controller.reset().is_err());
+    rig.controller.deactivate(rig.now);
+    assert_eq!(rig.controller.reset(), Ok(true));
+}
+
+#[test]
+fn latches_are_counted_by_reason_once_each() {
+    let mut rig = moving(ControlConfig { drift: Some(0.5), ..config() });
+    rig.positions = vec![Some(-2.0); 2];
+    rig.elbow(3);
+    (0..3).for_each(|_| drop(rig.controller.stop(rig.now)));
+    assert_eq!(rig.controller.reset(), Ok(true));
+    (0..3).for_each(|_| drop(rig.controller.stop(rig.now)));
+    rig.controller.reset().unwrap();
+    assert_eq!(rig.controller.status().counts.latches, [("drift", 1), ("stopped", 1)].into());
 }
 
 #[test]
@@ -118,7 +257,7 @@ fn the_last_trajectory_before_deactivation_comes_to_rest() {
 
 #[test]
 fn a_stop_is_latched_until_the_reset_and_then_the_robot_starts_anew_from_where_it_is() {
-    let limits = JointLimits { step: Some(0.1), ..JointLimits::default() };
+    let limits = JointLimits { step: Some(0.1), ..ENDLESS };
     let mut rig = moving(with_limits(config(), limits));
     let ticket = rig.request();
     rig.controller.stop(rig.now);
@@ -172,7 +311,7 @@ fn the_hold_is_not_sent_again_when_a_holding_robot_is_stopped_or_deactivated() {
 fn a_reset_without_a_latch_changes_nothing() {
     let mut rig = moving(config());
     let mut other = rig.clone();
-    rig.controller.reset().unwrap();
+    assert_eq!(rig.controller.reset(), Ok(false));
     for _ in 0..60 {
         assert_eq!(rig.step(), other.step());
     }
@@ -254,7 +393,7 @@ fn a_robot_that_is_moved_while_it_holds_has_drifted() {
 
 #[test]
 fn a_pose_far_outside_the_limits_is_latched_at_the_first_sample() {
-    let limits = JointLimits { position: Some([-1.0, 1.0]), ..JointLimits::default() };
+    let limits = JointLimits { position: Some([-1.0, 1.0]), ..ENDLESS };
     let mut rig = Rig::new(with_limits(config(), limits));
     rig.positions = vec![Some(57.3), Some(0.0)];
     rig.step();
@@ -274,7 +413,7 @@ fn a_pose_far_outside_the_limits_is_latched_at_the_first_sample() {
 
 #[test]
 fn a_first_chunk_in_other_units_is_refused_and_latched() {
-    let limits = JointLimits { position: Some([-1.0, 1.0]), ..JointLimits::default() };
+    let limits = JointLimits { position: Some([-1.0, 1.0]), ..ENDLESS };
     let mut rig = Rig::new(with_limits(config(), limits));
     rig.step();
     let ticket = rig.request();
@@ -306,7 +445,7 @@ fn without_a_measured_pose_nothing_is_asked_for_and_what_is_missing_is_told() {
 #[test]
 fn a_clock_that_jumps_drops_the_plan_and_the_robot_starts_anew_from_where_it_holds() {
     for jump in [-10.0, 10.0, -1e9, 1e9] {
-        let limits = JointLimits { step: Some(0.1), ..JointLimits::default() };
+        let limits = JointLimits { step: Some(0.1), ..ENDLESS };
         let mut rig = moving(with_limits(config(), limits));
         let ticket = rig.request();
         rig.now = rig.now.after(jump);
