@@ -4,7 +4,7 @@
 //! order of everything that a robot is told, and after the last command of a stop comes nothing.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     io,
     sync::{
         Arc,
@@ -26,7 +26,7 @@ use super::{
     process::{self, Event},
 };
 use crate::{
-    control::{ClockWatch, Controller, Measured, NotUsable, Stamp, Tick, Ticket},
+    control::{ClockWatch, ControlState, Controller, Measured, NotUsable, Stamp, Tick, Ticket},
     model::PrefixSchedule,
     policy::{PolicyError, PrefixGuidance},
 };
@@ -138,8 +138,7 @@ struct Loop {
     watch: ClockWatch,
     log: ChangeLog,
     active: bool,
-    /// The rows that are still to be sent after a deactivation, one in a period, and who waits for their end.
-    last_rows: VecDeque<Vec<f64>>,
+    /// Who waits for the last command.
     deactivated: Option<Sender<Result<String, String>>>,
     /// Values that each limit had cut, and when that grew last.
     cut: [(u64, Option<Instant>); 4],
@@ -152,7 +151,6 @@ impl Loop {
             watch: ClockWatch::default(),
             log: ChangeLog::new(LOG_INTERVAL, Instant::now()),
             active: false,
-            last_rows: VecDeque::new(),
             deactivated: None,
             cut: [(0, None); 4],
         }
@@ -214,23 +212,19 @@ impl Loop {
         }
     }
 
-    /// Sends the last commands. The answer comes when the last of them was sent: a controller that takes row after row gets one in a
-    /// period.
+    /// Sends the first of the last commands; the others come with the control steps, and the answer after them.
     fn deactivate(&mut self, now: Stamp, reply: Sender<Result<String, String>>) {
         self.active = false;
-        let last = self.parts.controller.deactivate(now);
-        if self.parts.outputs.streams_rows() {
-            let rows = last.trajectory.as_ref().map(|trajectory| trajectory.rows.as_slice()).unwrap_or_default();
-            self.last_rows.extend(rows.iter().skip(1).cloned());
-        }
-        self.publish(last);
-        self.report();
+        let tick = self.parts.controller.deactivate(now);
+        self.publish(tick);
         self.deactivated = Some(reply);
         self.answer_deactivated();
+        self.report();
     }
 
     fn answer_deactivated(&mut self) {
-        if self.last_rows.is_empty()
+        if self.deactivated.is_some()
+            && self.parts.controller.status().state != ControlState::Braking
             && let Some(reply) = self.deactivated.take()
         {
             // Nobody waits any more when the node is on its way out.
@@ -255,10 +249,15 @@ impl Loop {
             Order::Reset => {
                 let answer = controller.reset().map_err(|error| error.to_string());
                 match &answer {
-                    Ok(()) => tracing::info!("Reset. The policy starts anew from the pose that the robot holds"),
+                    Ok(true) => tracing::info!("Reset. The policy starts anew from the pose that the robot holds"),
+                    Ok(false) => {}
                     Err(reason) => tracing::warn!("Not reset: {reason}"),
                 }
-                answer.map(|()| "The policy starts anew from the pose that the robot holds".to_owned())
+                let told = |latched| match latched {
+                    true => "The policy starts anew from the pose that the robot holds",
+                    false => "Nothing was stopped",
+                };
+                answer.map(|latched| told(latched).to_owned())
             }
             // Taken by `receive`.
             Order::Deactivate => Ok(String::new()),
@@ -267,13 +266,10 @@ impl Loop {
 
     /// The control step that was due at `due`.
     fn tick(&mut self, due: Stamp, now: Stamp) {
-        if let Some(row) = self.last_rows.pop_front() {
-            self.publish(Tick { command: Some(row), trajectory: None });
-            self.answer_deactivated();
-        }
         let measured = self.measured(now);
         let tick = self.parts.controller.tick(due, measured.as_ref());
         self.publish(tick);
+        self.answer_deactivated();
         if self.active {
             self.ask_for_a_chunk(due, now);
         }

@@ -51,13 +51,16 @@ fn told(state: ControlState) -> &'static str {
 }
 
 fn counters(status: &ControlStatus) -> Vec<KeyValue> {
-    vec![
+    let mut values = vec![
         value("state", format_args!("{:?}", status.state)),
         value("rows_left", status.rows_left),
         value("execution_horizon", status.execution_horizon),
         value("stalls", status.counts.stalls),
         value("skipped_rows", status.counts.skipped_rows),
-    ]
+        value("blind", status.counts.blind),
+    ];
+    values.extend(status.counts.latches.iter().map(|(reason, count)| value(&format!("latched_{reason}"), count)));
+    values
 }
 
 /// What the control thread knows of the inference: delays and refused chunks.

@@ -118,7 +118,7 @@ impl ControlParameters {
             .read_only(node)?,
             stall: Text::new(
                 "stall.action",
-                "Last command when chunks run out, after a stop and at the end: hold the pose, zero velocities, or nothing.",
+                "What is commanded when chunks run out: hold the pose, zero velocities, or nothing. A chunk that is cut short is always braked.",
             )
             .default("hold")
             .one_of::<StallAction>()
@@ -234,6 +234,7 @@ impl LimitParameters {
             step: step.or(urdf.step),
             velocity: velocity.or(urdf.velocity),
             acceleration: acceleration.or(urdf.acceleration),
+            continuous: urdf.continuous,
         }
     }
 }

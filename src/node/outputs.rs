@@ -94,11 +94,6 @@ impl Outputs {
         self.lock().take();
     }
 
-    /// Whether a controller takes row after row.
-    pub fn streams_rows(&self) -> bool {
-        self.lock().as_ref().is_some_and(|publishers| !publishers.rows.is_empty())
-    }
-
     /// Publishes what a control step commands.
     pub fn publish(&self, tick: Tick) -> Result<(), RclrsError> {
         self.with(|publishers| {
