@@ -13,7 +13,7 @@ use pi0_tt::{
     model::{Geometry, PrefixSchedule},
     observation::{Observation, RgbImage},
     policy::{Policy, PolicyError, PolicyOptions, PrefixGuidance},
-    sim::{Arm, Outcome, Scene, Simulation, Undecided},
+    sim::{Arm, Executes, Outcome, Scene, Simulation, Undecided},
 };
 
 const PERIOD: f64 = 0.02;
@@ -37,15 +37,44 @@ fn control(joints: Vec<JointControl>, chunking: Chunking) -> ControlConfig {
 }
 
 fn simulation(control: ControlConfig, latency: usize) -> Simulation {
-    let arm = Arm::new(&control.joints, vec![0.0; control.joints.len()], 0.06);
-    Simulation { control, arm, latency, steps: 1000 }
+    let arm = Arm::new(&control.joints, vec![0.0; control.joints.len()], 0.06, Executes::Rows);
+    Simulation { control, arm, latency, steps: 1000, missed: Vec::new() }
 }
 
 fn undecided(chunking: Chunking, latency: usize, limits: JointLimits, seed: u64) -> Outcome {
+    executed(Executes::Rows, Vec::new(), chunking, latency, limits, seed)
+}
+
+fn executed(
+    executes: Executes,
+    missed: Vec<usize>,
+    chunking: Chunking,
+    latency: usize,
+    limits: JointLimits,
+    seed: u64,
+) -> Outcome {
     let mut joints = Undecided::joints();
     joints.iter_mut().filter(|joint| !joint.gripper).for_each(|joint| joint.limits = limits);
+    let arm = Arm::new(&joints, vec![0.0; joints.len()], 0.06, executes);
     let mut policy = Undecided::new(HORIZON, PERIOD, PrefixSchedule::Linear, 10.0, seed);
-    simulation(control(joints, chunking), latency).run(|scene, guidance| policy.chunk(scene, guidance)).unwrap()
+    let simulation = Simulation { arm, missed, ..simulation(control(joints, chunking), latency) };
+    simulation.run(|scene, guidance| policy.chunk(scene, guidance)).unwrap()
+}
+
+/// What the swing needs is 0.02 rad a row, and what borders would take 0.1 rad and more.
+const LIMITS: JointLimits =
+    JointLimits { position: None, step: Some(0.04), velocity: Some(1.8), acceleration: Some(30.0), continuous: false };
+
+fn assert_within_limits(outcome: &Outcome, case: &str) {
+    let commands: Vec<_> = outcome.commands.iter().flatten().collect();
+    for rows in commands.windows(3) {
+        // The gripper, which has no limits, comes last.
+        for ((first, second), third) in rows[0].iter().zip(rows[1]).zip(rows[2]).take(2) {
+            let [before, step] = [second - first, third - second];
+            assert!(step.abs() <= 1.8 * PERIOD + 1e-9, "{case}: {step}");
+            assert!((step - before).abs() <= 30.0 * PERIOD * PERIOD + 1e-9, "{case}: {before} {step}");
+        }
+    }
 }
 
 #[test]
@@ -66,23 +95,43 @@ fn the_command_rate_never_drops_at_any_latency_in_any_mode() {
 
 #[test]
 fn no_step_is_larger_than_the_limits_across_any_border() {
-    // Between what the swing needs, 0.02 rad a row, and what borders would take, 0.1 rad and more.
-    let limits = JointLimits { step: Some(0.04), velocity: Some(1.8), acceleration: Some(30.0), ..JointLimits::default() };
     for latency in LATENCIES {
         for mode in MODES {
-            let outcome = undecided(mode, latency, limits, 2);
-            let commands: Vec<_> = outcome.commands.iter().flatten().collect();
-            for rows in commands.windows(3) {
-                // The gripper, which has no limits, comes last.
-                for ((first, second), third) in rows[0].iter().zip(rows[1]).zip(rows[2]).take(2) {
-                    let [before, step] = [second - first, third - second];
-                    assert!(step.abs() <= 1.8 * PERIOD + 1e-9, "{mode:?} {latency}: {step}");
-                    assert!((step - before).abs() <= 30.0 * PERIOD * PERIOD + 1e-9, "{mode:?} {latency}: {before} {step}");
-                }
-            }
+            let outcome = undecided(mode, latency, LIMITS, 2);
+            assert_within_limits(&outcome, &format!("{mode:?} {latency}"));
             assert_eq!(outcome.commanded(), 1.0, "{mode:?} {latency}");
             if mode == Chunking::None {
                 assert!(outcome.status.limits.velocity.values > 0, "the limits were not needed");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_arm_that_executes_trajectories_goes_the_same_way_as_one_that_takes_row_after_row() {
+    for latency in LATENCIES {
+        for mode in MODES {
+            let [rows, trajectories] =
+                [Executes::Rows, Executes::Trajectories].map(|executes| executed(executes, vec![], mode, latency, LIMITS, 4));
+            assert!(rows.commands == trajectories.commands, "{mode:?} {latency}");
+        }
+    }
+}
+
+#[test]
+fn rows_and_trajectories_keep_the_limits_when_control_steps_are_missed_and_trajectories_have_no_gap() {
+    // Single ones, and up to three in a row, also where chunks follow each other.
+    let missed: Vec<_> = (60..1000).filter(|step| step % 13 == 0 || step % 41 < 3).collect();
+    for latency in LATENCIES {
+        for mode in MODES {
+            for executes in [Executes::Rows, Executes::Trajectories] {
+                let case = format!("{executes:?} {mode:?} {latency}");
+                let outcome = executed(executes, missed.clone(), mode, latency, LIMITS, 3);
+                assert_within_limits(&outcome, &case);
+                assert!(outcome.status.counts.skipped_rows >= missed.len() as u64, "{case}: {:?}", outcome.status.counts);
+                if executes == Executes::Trajectories {
+                    assert_eq!(outcome.commanded(), 1.0, "{case}");
+                }
             }
         }
     }

@@ -7,7 +7,7 @@ use super::{Drift, LimitCounts, LimitError};
 /// What the controller does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlState {
-    /// Nothing is commanded before activation and after deactivation.
+    /// Nothing is commanded: before activation, and after deactivation once the robot rests.
     Inactive,
     /// Nothing was commanded yet: a measured pose or the first chunk is missing.
     Waiting,

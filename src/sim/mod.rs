@@ -5,7 +5,7 @@
 mod arm;
 mod undecided;
 
-pub use arm::Arm;
+pub use arm::{Arm, Executes};
 pub use undecided::Undecided;
 
 use crate::control::{
@@ -22,6 +22,8 @@ pub struct Simulation {
     pub latency: usize,
     /// Control steps in all.
     pub steps: usize,
+    /// Those that do not happen: the machine is busy.
+    pub missed: Vec<usize>,
 }
 
 /// What a policy sees.
@@ -36,7 +38,7 @@ pub struct Scene {
 /// What came of a simulation.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// What was commanded in each control step.
+    /// The row that the arm began to follow in each control step.
     pub commands: Vec<Option<Vec<f64>>>,
     /// Where each chunk but the first took over.
     pub borders: Vec<Border>,
@@ -67,7 +69,7 @@ impl Simulation {
         self,
         mut policy: impl FnMut(&Scene, Option<&GuidanceRequest>) -> Result<ComputedChunk, E>,
     ) -> Result<Outcome, SimulationError<E>> {
-        let Self { control, mut arm, latency, steps } = self;
+        let Self { control, mut arm, latency, steps, missed } = self;
         let period = control.period;
         let mut controller = Controller::new(control)?;
         controller.activate();
@@ -75,9 +77,13 @@ impl Simulation {
         let mut running: Option<(usize, Ticket, ComputedChunk)> = None;
         let (mut commands, mut borders) = (Vec::new(), Vec::new());
         for step in 0..steps {
-            let Tick { command, .. } = controller.tick(now, Some(&measure(now, &arm)));
-            arm.follow(command.as_deref(), period);
-            commands.push(command);
+            if missed.contains(&step) {
+                commands.push(arm.follow(&Tick::default(), now, period));
+                now = now.after(period);
+                continue;
+            }
+            let tick = controller.tick(now, Some(&measure(now, &arm)));
+            commands.push(arm.follow(&tick, now, period));
             if let Some(ticket) = controller.request(now) {
                 let scene = Scene { step, positions: arm.positions().to_vec() };
                 let chunk = policy(&scene, ticket.guidance.as_ref()).map_err(SimulationError::Policy)?;

@@ -16,7 +16,7 @@ use crate::{
     observation::{Observation, RgbImage},
     policy::{Policy, PolicyError, PolicyOptions, PrefixGuidance},
     progress, robot,
-    sim::{Arm, Outcome, Scene, Simulation, SimulationError, Undecided},
+    sim::{Arm, Executes, Outcome, Scene, Simulation, SimulationError, Undecided},
 };
 
 /// Rows and seconds between them of the policy that needs no checkpoint.
@@ -130,8 +130,8 @@ pub fn run(args: &Args) -> Result<ExitCode, CliError> {
             drift: None,
             on_instruction: OnInstruction::Flush,
         };
-        let arm = Arm::new(&joints, vec![0.0; joints.len()], LAG);
-        let simulation = Simulation { control, arm, latency: args.latency, steps };
+        let arm = Arm::new(&joints, vec![0.0; joints.len()], LAG, Executes::Trajectories);
+        let simulation = Simulation { control, arm, latency: args.latency, steps, missed: Vec::new() };
         let before = outcomes.len() * steps;
         let outcome = policy.simulate(simulation, args, |step| bar.set_position((before + step) as u64))?;
         outcomes.push((name, outcome));

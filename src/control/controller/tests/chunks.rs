@@ -254,6 +254,45 @@ fn the_execution_horizon_leaves_room_for_the_delay_on_both_sides() {
 }
 
 #[test]
+fn at_a_fixed_rate_the_rows_to_execute_follow_from_the_rate_and_leave_the_same_room() {
+    let in_force = |hz, delay| {
+        let replan = Replan::Rate(hz);
+        let mut rig = Rig::with_first(ControlConfig { replan, chunking: Chunking::Rtc, ..config() }, counting(0.0));
+        let (_, ticket) = rig.steps_until_request();
+        rig.elbow(delay);
+        rig.install(&ticket, counting(0.0)).unwrap();
+        let status = rig.controller.status();
+        let (_, ticket) = rig.steps_until_request();
+        let guidance = ticket.guidance.map(|guidance| guidance.horizon);
+        (status.execution_horizon, status.unguided, guidance.is_some_and(|rows| rows <= HORIZON - status.execution_horizon))
+    };
+    assert_eq!(in_force(5.0, 7), (10, false, true), "a chunk is executed for 10 rows");
+    assert_eq!(in_force(5.0, 12), (12, false, true), "d <= s");
+    assert_eq!(in_force(1.1, 7), (43, false, true), "s <= H - d");
+    assert!(in_force(5.0, 26).1);
+}
+
+#[test]
+fn steps_at_rest_that_came_late_cost_no_command_when_the_robot_moves() {
+    for late in [0.0, 10.5, 19.0] {
+        let mut rig = Rig::new(config());
+        let begin = rig.now;
+        let mut at = |milliseconds: f64| {
+            rig.now = begin.after(milliseconds * 1e-3);
+            let tick = rig.tick();
+            if let Some(ticket) = rig.controller.request(rig.now) {
+                rig.install(&ticket, counting(0.0)).unwrap();
+            }
+            tick.command.is_some()
+        };
+        at(late);
+        let commanded = (1..46).filter(|step| at(20.0 * f64::from(*step) + f64::from(step % 2))).count();
+        assert_eq!(commanded, 45, "{late} ms");
+        assert_eq!(rig.controller.status().counts.skipped_rows, 0, "{late} ms");
+    }
+}
+
+#[test]
 fn guidance_is_what_is_left_of_the_chunk_before_from_the_next_row_on() {
     let mut rig = Rig::with_delay(ControlConfig { chunking: Chunking::Rtc, execution_horizon: 20, ..config() }, 7);
     let (_, ticket) = rig.steps_until_request();
@@ -299,6 +338,16 @@ fn a_crossfade_goes_from_the_old_plan_to_the_new_one_and_grippers_switch_at_once
         assert!((row[0] - wanted).abs() < 1e-12, "{commands:?}");
         assert_eq!(row[1], 1.0);
     }
+}
+
+#[test]
+fn there_is_no_crossfade_from_a_pose_that_is_not_known() {
+    let mut rig = Rig::new(ControlConfig { chunking: Chunking::Crossfade { seconds: 0.08 }, ..config() });
+    rig.positions = vec![Some(2.0), None];
+    rig.step();
+    let ticket = rig.request();
+    assert_eq!(rig.install(&ticket, constant(1.0)).unwrap().mode, Join::None);
+    assert_eq!(rig.elbow(1), [Some(1.0)]);
 }
 
 #[test]
@@ -414,6 +463,26 @@ fn a_chunk_of_which_all_rows_have_passed_is_refused() {
     assert!(error.to_string().starts_with("The chunk came 20.00 s after its observation, when all of its 50 rows"), "{error}");
     assert_eq!((error.reason(), rig.controller.status().counts.refused["past"]), ("past", 1));
     assert_eq!(rig.elbow(1), [None]);
+}
+
+#[test]
+fn an_old_chunk_is_refused_though_some_of_its_rows_were_not_consumed_and_one_for_a_held_pose_is_not() {
+    let mut rig = Rig::with_delay(config(), 7);
+    let (_, ticket) = rig.steps_until_request();
+    let left = rig.controller.status().rows_left;
+    rig.elbow(51);
+    assert!(left < HORIZON && rig.state() == ControlState::Holding);
+    let age = |error| if let Err(ChunkError::Past { age, .. }) = error { age } else { 0.0 };
+    assert!((age(rig.install(&ticket, counting(0.0))) - 1.02).abs() < 1e-9);
+
+    let ticket = rig.request();
+    rig.elbow(51);
+    assert_eq!(rig.install(&ticket, counting(0.0)).map(|installed| installed.delay_rows), Ok(0), "the deadline decides");
+    let mut rig = Rig::new(config());
+    rig.step();
+    let ticket = rig.request();
+    rig.elbow(501);
+    assert!(matches!(rig.install(&ticket, counting(0.0)), Err(ChunkError::Deadline { .. })));
 }
 
 #[test]

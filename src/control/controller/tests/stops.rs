@@ -81,6 +81,9 @@ fn the_stall_action_decides_what_is_sent_when_a_plan_runs_out() {
     assert_eq!(last(mobile(), StallAction::None), None);
 }
 
+/// Ends a plan before its end; what is told then.
+type Cut = fn(&mut Rig) -> Tick;
+
 #[test]
 fn a_plan_that_is_cut_short_is_replaced_by_the_way_to_rest_whatever_the_stall_action() {
     let limits = slow(10.0);
@@ -88,7 +91,7 @@ fn a_plan_that_is_cut_short_is_replaced_by_the_way_to_rest_whatever_the_stall_ac
         for robot in [config(), mobile()] {
             let wheel = robot.joints[1].kind == CommandKind::Velocity;
             let start = || moving(ControlConfig { stall, drift: Some(0.5), ..with_limits(robot.clone(), limits) });
-            let cuts: [(&str, fn(&mut Rig) -> Tick); 6] = [
+            let cuts: [(&str, Cut); 6] = [
                 ("stop", |rig| rig.controller.stop(rig.now)),
                 ("deactivate", |rig| rig.controller.deactivate(rig.now)),
                 ("flush", |rig| {
