@@ -173,6 +173,18 @@ fn a_velocity_joint_that_is_measured_beyond_its_limit_may_only_come_back() {
 }
 
 #[test]
+fn without_rows_a_velocity_joint_goes_on_and_a_position_joint_waits() {
+    let position = JointLimits { position: Some([-1.0, 1.0]), ..Default::default() };
+    let joints = vec![joint("wheel", CommandKind::Velocity, position), joint("elbow", CommandKind::Position, position)];
+    let limiter = Limiter::new(joints, PERIOD).unwrap();
+    let mut motion = limiter.start(&[Some(0.0), Some(0.0)]).unwrap();
+    limiter.follow(&mut motion, &[0.5, 0.1]);
+    limiter.wait(&mut motion, 9);
+    let positions: Vec<_> = motion.positions().flatten().collect();
+    close(&positions, &[10.0 * 0.5 * PERIOD, 0.1]);
+}
+
+#[test]
 fn a_stop_takes_every_joint_to_rest_within_its_own_acceleration_limit() {
     let slow = JointLimits { acceleration: Some(5.0), ..Default::default() };
     let joints = vec![

@@ -162,6 +162,16 @@ fn stops_while_the_robot_brakes_and_a_deactivation_after_them_tell_nothing_twice
 }
 
 #[test]
+fn the_way_to_rest_is_told_again_when_the_clock_jumps_on_it() {
+    let mut rig = moving(with_limits(config(), slow(10.0)));
+    let path = rig.controller.stop(rig.now).trajectory.unwrap();
+    rig.pass(-10_000);
+    rig.controller.clock_jumped();
+    let again = rig.step().trajectory.unwrap();
+    assert_eq!((again.start, &again.rows[..]), (rig.now, &path.rows[1..]));
+}
+
+#[test]
 fn a_stop_at_a_time_before_the_last_step_tells_no_trajectory_of_the_future() {
     for jump in [-0.2, -9.0, -1e9] {
         let mut rig = moving(config());
