@@ -172,7 +172,9 @@ impl Configured {
 
     /// Joints whose commands are only checked to be finite.
     pub fn unlimited_joints(&self) -> Vec<&str> {
-        let bare = self.config.joints.iter().filter(|joint| joint.limits == JointLimits::default());
+        // To turn without end is no limit.
+        let none = |limits: JointLimits| JointLimits { continuous: false, ..limits } == JointLimits::default();
+        let bare = self.config.joints.iter().filter(|joint| none(joint.limits));
         bare.map(|joint| joint.name.as_str()).collect()
     }
 }
