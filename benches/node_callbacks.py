@@ -46,7 +46,10 @@ def main() -> int:
         parameters = {
             "checkpoint": str(folder / "checkpoint"),
             "robot": str(conftest.write_profile(folder / "robot.yaml")),
+            "inference.trigger": "rate",
             "inference.rate_hz": arguments.rate,
+            # The robot stands still whatever it is told.
+            "max_drift": 0.0,
             "instruction.default": conftest.INSTRUCTION,
         }
         node = wire.PolicyNode(domain, folder, parameters)

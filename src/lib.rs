@@ -1,7 +1,7 @@
 //! π0 policies on Tenstorrent cards, as a ROS 2 node and a command line.
 //!
-//! Camera images, joint states and an instruction go in; a π0 model that stays resident turns them into chunks of actions; the node
-//! publishes the chunks as trajectories.
+//! Camera images, joint states and an instruction go in; a π0 model that stays resident turns them into chunks of actions; a control layer
+//! turns chunks into commands that a robot can follow.
 //!
 //! ```text
 //! sensor msgs ─► observation ─► Backend::prefix ─► PrefixCache ─► Backend::denoise ─► Chunk
@@ -10,6 +10,9 @@
 //! commands ◄──── control ◄──── un-normalise, delta to absolute, robot map (observation) ◄───┘
 //!   (node)
 //! ```
+//!
+//! [`control`] decides at both ends: which samples make an observation (`Synchronizer`), and what the robot is told of a chunk
+//! (`Controller`). It is pure, with the time as an argument; [`sim`] runs it in closed loop with a simulated arm.
 //!
 //! A backend is the CPU in float32 ([`backend::reference`]) or the graph of a Tenstorrent card ([`backend::ttnn`]), which runs on the card
 //! or on the CPU in the card's number formats.
