@@ -184,14 +184,7 @@ fn infer(
         joints: scene.positions.clone(),
         instruction: "transfer the red cube".to_owned(),
     };
-    let guidance = guidance.map(|request| PrefixGuidance {
-        previous: request.previous.clone(),
-        previous_anchor: request.previous_anchor.clone(),
-        delay: request.delay,
-        horizon: request.horizon,
-        schedule: PrefixSchedule::Linear,
-        max_weight: 10.0,
-    });
+    let guidance = guidance.cloned().map(|request| PrefixGuidance::new(request, PrefixSchedule::Linear, 10.0));
     let chunk = policy.infer_at(&observation, index, guidance.as_ref())?;
     let rows = CommandRows::check(&chunk.joints, chunk.horizon, chunk.period, chunk.actions).unwrap();
     Ok(ComputedChunk { rows, model_actions: chunk.model_actions, action_dim: chunk.action_dim, anchor: chunk.anchor })

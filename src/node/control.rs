@@ -20,7 +20,7 @@ use super::{
     control_health,
     inference::{Computed, InferenceError, LastChunk, Problem, Request, Shared},
     inputs::Inputs,
-    log::{Change, ChangeLog},
+    log::{Change, ChangeLog, LOG_INTERVAL},
     outputs::Outputs,
     priority,
     process::{self, Event},
@@ -31,8 +31,6 @@ use crate::{
     policy::{PolicyError, PrefixGuidance},
 };
 
-/// One line a second and cause is what a console bears.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the node's clock is looked at between two control steps: it may be `/clock`, and may be set at any time.
 const POLL: Duration = Duration::from_millis(1);
 
@@ -192,12 +190,9 @@ impl Loop {
 
     fn receive(&mut self, message: Message, now: Stamp) {
         match message {
-            Message::Order(Order::Deactivate, reply) => self.deactivate(now, reply),
             Message::Order(order, reply) => {
-                let answer = self.carry_out(order, now);
+                self.carry_out(order, now, reply);
                 self.report();
-                // Nobody waits any more when the node is on its way out.
-                let _ = reply.send(answer);
             }
             Message::Computed(computed) => self.install(*computed, now),
             Message::InstructionChanged => self.parts.controller.instruction_changed(),
@@ -212,16 +207,6 @@ impl Loop {
         }
     }
 
-    /// Sends the first of the last commands; the others come with the control steps, and the answer after them.
-    fn deactivate(&mut self, now: Stamp, reply: Sender<Result<String, String>>) {
-        self.active = false;
-        let tick = self.parts.controller.deactivate(now);
-        self.publish(tick);
-        self.deactivated = Some(reply);
-        self.answer_deactivated();
-        self.report();
-    }
-
     fn answer_deactivated(&mut self) {
         if self.deactivated.is_some()
             && self.parts.controller.status().state != ControlState::Braking
@@ -232,9 +217,9 @@ impl Loop {
         }
     }
 
-    fn carry_out(&mut self, order: Order, now: Stamp) -> Result<String, String> {
+    fn carry_out(&mut self, order: Order, now: Stamp, reply: Sender<Result<String, String>>) {
         let controller = &mut self.parts.controller;
-        match order {
+        let answer = match order {
             Order::Activate => {
                 controller.activate();
                 self.active = true;
@@ -259,9 +244,17 @@ impl Loop {
                 };
                 answer.map(|latched| told(latched).to_owned())
             }
-            // Taken by `receive`.
-            Order::Deactivate => Ok(String::new()),
-        }
+            // The other commands come with the control steps, and the answer after the last of them.
+            Order::Deactivate => {
+                self.active = false;
+                let tick = controller.deactivate(now);
+                self.publish(tick);
+                self.deactivated = Some(reply);
+                return self.answer_deactivated();
+            }
+        };
+        // Nobody waits any more when the node is on its way out.
+        let _ = reply.send(answer);
     }
 
     /// The control step that was due at `due`.

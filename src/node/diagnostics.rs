@@ -162,7 +162,7 @@ pub fn value(key: &str, value: impl ToString) -> KeyValue {
     KeyValue { key: key.to_owned(), value: value.to_string() }
 }
 
-pub fn milliseconds(seconds: f64) -> String {
+fn milliseconds(seconds: f64) -> String {
     format!("{:.1}", seconds * 1e3)
 }
 

@@ -17,7 +17,7 @@ use ros_env::sensor_msgs::msg::rmw::JointState;
 use super::{
     control::Message,
     inputs::{CameraMessage, Snapshot, Taken},
-    log::{Change, ChangeLog},
+    log::{Change, ChangeLog, LOG_INTERVAL},
     meter::Lateness,
     outputs::Finished,
 };
@@ -26,9 +26,6 @@ use crate::{
     observation::{CompressedImageView, ImageView, JointSelector, Observation, ObservationError, RgbImage},
     policy::{Policy, PolicyChunk, PolicyError, PrefixGuidance},
 };
-
-/// One line a second and cause is what a console bears.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the idle inference thread looks whether it is to end.
 const END_POLL: Duration = Duration::from_millis(100);

@@ -21,6 +21,9 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
+/// One line a second and cause is what a console bears.
+pub const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Sends every event of the process to the node's logger.
 pub fn install(logger: Logger) -> Result<(), TryInitError> {
     tracing_subscriber::registry().with(RosLayer { logger }.with_filter(LevelFilter::DEBUG)).try_init()

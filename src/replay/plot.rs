@@ -8,7 +8,7 @@ use plotters::{
 };
 
 use super::{error::ReplayError, messages::ActionChunk};
-use crate::picture::{COMMANDED, DrawError, INK, Panel, describe, value_range};
+use crate::picture::{COMMANDED, DrawError, INK, Panel, chart, describe, value_range};
 
 const MEASURED: RGBColor = INK;
 
@@ -99,26 +99,7 @@ fn draw_panel<'a>(
     measured: &[(f64, f64)],
 ) -> Result<(), DrawError<'a>> {
     let range = value_range(commanded.iter().flatten().chain(measured).map(|&(_, value)| value));
-    let mut chart = ChartBuilder::on(panel)
-        .margin_left(4)
-        .margin_right(14)
-        .margin_top(20)
-        .x_label_area_size(18)
-        .y_label_area_size(52)
-        .build_cartesian_2d(time.clone(), range.clone())?;
-    panel.draw(&Text::new(name.to_string(), (58, 4), ("sans-serif", 13).into_font().color(&INK)))?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .y_labels(3)
-        .x_labels(6)
-        .y_label_formatter(&|value| format!("{value:.2}"))
-        .x_label_formatter(&|value| format!("{value:.1}"))
-        .label_style(("sans-serif", 11).into_font().color(&INK))
-        .axis_style(INK.mix(0.6))
-        .bold_line_style(INK.mix(0.22))
-        .light_line_style(TRANSPARENT)
-        .draw()?;
+    let mut chart = chart(panel, name, (time, &range), 20, (6, 3))?;
     for &start in starts {
         chart.draw_series([PathElement::new([(start, range.start), (start, range.end)], INK.mix(0.35))])?;
     }

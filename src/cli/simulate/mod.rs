@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::CliError;
 use crate::{
     control::{
-        ChunkError, Chunking, CommandRows, ComputedChunk, ControlConfig, GuidanceRequest, JointControl, JointLimits,
-        OnInstruction, Replan, StallAction,
+        ChunkError, Chunking, CommandRows, ComputedChunk, ControlConfig, JointControl, JointLimits, OnInstruction, Replan,
+        StallAction,
     },
     model::PrefixSchedule,
     observation::{Observation, RgbImage},
@@ -201,10 +201,7 @@ impl Simulated {
                 simulation.run(|scene, guidance| {
                     progress(scene.step);
                     let observation = observation(policy, scene, instruction)?;
-                    let guidance = guidance.cloned().map(|request| {
-                        let GuidanceRequest { previous, previous_anchor, delay, horizon } = request;
-                        PrefixGuidance { previous, previous_anchor, delay, horizon, schedule, max_weight }
-                    });
+                    let guidance = guidance.cloned().map(|request| PrefixGuidance::new(request, schedule, max_weight));
                     let chunk = policy.infer_at(&observation, index, guidance.as_ref())?;
                     index += 1;
                     let rows = CommandRows::check(&chunk.joints, chunk.horizon, chunk.period, chunk.actions)?;

@@ -9,7 +9,7 @@ use plotters::{
 
 use crate::{
     control::JointControl,
-    picture::{COMMANDED, DrawError, INK, Panel, describe, value_range},
+    picture::{COMMANDED, DrawError, INK, Panel, chart, describe, value_range},
     sim::Outcome,
 };
 
@@ -101,26 +101,7 @@ fn draw_foot<'a>(foot: &Panel<'a>) -> Result<(), DrawError<'a>> {
 }
 
 fn draw_panel<'a>(panel: &Panel<'a>, curves: &Curves, time: &Range<f64>, range: &Range<f64>) -> Result<(), DrawError<'a>> {
-    let mut chart = ChartBuilder::on(panel)
-        .margin_left(4)
-        .margin_right(14)
-        .margin_top(22)
-        .x_label_area_size(18)
-        .y_label_area_size(52)
-        .build_cartesian_2d(time.clone(), range.clone())?;
-    panel.draw(&Text::new(curves.title.clone(), (58, 4), ("sans-serif", 13).into_font().color(&INK)))?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .y_labels(4)
-        .x_labels(8)
-        .y_label_formatter(&|value| format!("{value:.2}"))
-        .x_label_formatter(&|value| format!("{value:.1}"))
-        .label_style(("sans-serif", 11).into_font().color(&INK))
-        .axis_style(INK.mix(0.6))
-        .bold_line_style(INK.mix(0.22))
-        .light_line_style(TRANSPARENT)
-        .draw()?;
+    let mut chart = chart(panel, &curves.title, (time, range), 22, (8, 4))?;
     for (index, curve) in curves.replaced.iter().enumerate() {
         let colour = COMMANDED[index % COMMANDED.len()];
         chart.draw_series(LineSeries::new(curve.iter().copied(), colour.mix(0.6)))?;
