@@ -16,6 +16,7 @@ mod metadata;
 mod plot;
 mod reader;
 pub mod summary;
+pub mod trace;
 mod writer;
 
 pub use definitions::definition;

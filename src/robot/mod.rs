@@ -63,7 +63,7 @@ pub struct ActionColumn {
 }
 
 /// What a command value is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CommandKind {
     /// rad or m
