@@ -125,7 +125,7 @@ impl<'a> Player<'a> {
         let Some((first, _)) = self.bag.time_range() else { return Ok(true) };
         let start = Instant::now();
         for message in self.bag.messages() {
-            let mut message = message?;
+            let message = message?;
             let due = Duration::from_nanos(message.log_time.saturating_sub(first)).div_f64(rate);
             loop {
                 let elapsed = start.elapsed();
@@ -141,14 +141,14 @@ impl<'a> Player<'a> {
             // The bag's reader gives indices of its own topics.
             let played = &self.topics[message.topic];
             let time = if self.clock.is_some() { message.log_time } else { now() };
+            let mut data = Vec::from(message.data);
             if played.has_header && self.clock.is_none() {
                 let stamp = Time::from_nanos(time).ok_or(ClientError::Clock)?;
-                cdr::restamp(&mut message.data, stamp)
-                    .map_err(|source| ClientError::Stamp { topic: played.topic.clone(), source })?;
+                cdr::restamp(&mut data, stamp).map_err(|source| ClientError::Stamp { topic: played.topic.clone(), source })?;
             }
             let ros = |source| ClientError::Ros { what: format!("a message on {}", played.topic), source };
-            played.publisher.publish_raw(&message.data).map_err(ros)?;
-            if !published(message.topic, time, &message.data)? {
+            played.publisher.publish_raw(&data).map_err(ros)?;
+            if !published(message.topic, time, &data)? {
                 return Ok(false);
             }
         }
