@@ -7,6 +7,7 @@
 //!
 //! Bags are input: a damaged one gives an error that names the record and its offset, and nothing of it is used.
 
+pub mod baseline;
 pub mod cdr;
 pub mod compare;
 mod definitions;

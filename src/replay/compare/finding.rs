@@ -232,8 +232,8 @@ impl SetupItem {
 pub enum ArrayChange {
     /// Each of these columns has the values that another one should have: (column, whose values).
     Permuted(Vec<(String, String)>),
-    /// `v` became `-v`.
-    Negated { column: String },
+    /// `v` became `-v`, in the robot's units.
+    Negated(Vec<String>),
     /// `v` became `sum - v`.
     Reversed { column: String, sum: f64 },
     /// `v` became `scale v + offset`.
@@ -242,12 +242,25 @@ pub enum ArrayChange {
     Zero(Vec<String>),
     /// Rows come this much later (earlier when negative).
     Shifted { rows: i64 },
-    /// Rows stay behind: changes from row to row are smaller or larger than they were, in these columns.
-    Limited(Vec<String>),
+    /// One run stays within a limit that the other one exceeds.
+    Limited {
+        limit: Limit,
+        columns: Vec<String>,
+    },
     /// None of these: the columns that differ, and the first value beyond its bound.
     Values { columns: Vec<String>, row: usize, column: String, baseline: f64, current: f64 },
     /// Another number of values.
     Length { baseline: usize, current: usize },
+}
+
+/// A limit of a joint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    Position,
+    /// Or of the step from one row to the next.
+    Velocity,
+    Acceleration,
 }
 
 /// A column that was scaled and moved.

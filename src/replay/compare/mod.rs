@@ -10,13 +10,20 @@
 //! What goes into the model does not depend on the backend: it has to be the same in every tier, bit for bit or up to the rounding of
 //! float32. What comes out has the tier's tolerances, over the rows that were executed. Pure; knows nothing of files and command lines.
 
+mod cameras;
+mod change;
+mod diagnosis;
 mod finding;
+mod inside;
+mod pair;
 mod sentence;
+mod setup;
 mod tolerances;
+mod values;
 
 use serde::{Deserialize, Serialize};
 
-pub use finding::{ArrayChange, Finding, SetupItem, Side};
+pub use finding::{AffineColumn, ArrayChange, Finding, Limit, SetupItem, Side};
 pub use tolerances::{Bound, JointBounds, JointTolerances, Tier, TierTolerances, ToleranceError, Tolerances};
 
 /// How two runs differ.

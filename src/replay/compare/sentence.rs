@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::finding::{ArrayChange, Finding, SetupItem, Side};
+use super::finding::{ArrayChange, Finding, Limit, SetupItem, Side};
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,7 +107,7 @@ impl fmt::Display for Finding {
             }
             Self::Commands { stamp, change } => {
                 write!(f, "The commands from {} on changed although the chunks are the same: {change}", Seconds(*stamp))?;
-                if let ArrayChange::Limited(_) | ArrayChange::Values { .. } = change {
+                if let ArrayChange::Values { .. } = change {
                     f.write_str(". Limits or joining")?;
                 }
                 Ok(())
@@ -137,7 +137,7 @@ impl fmt::Display for ArrayChange {
                     columns.iter().map(|(column, holds)| format!("{column} has the values of {holds}")).collect();
                 write!(f, "joint order, {}", pairs.join(", "))
             }
-            Self::Negated { column } => write!(f, "the sign of {column} is turned"),
+            Self::Negated(columns) => write!(f, "the sign of {} is turned", columns.join(", ")),
             Self::Reversed { column, sum } => write!(f, "{column} runs the other way: v became {sum:.4} - v"),
             Self::Affine(columns) => {
                 let maps: Vec<String> =
@@ -149,7 +149,14 @@ impl fmt::Display for ArrayChange {
                 let (count, way) = (rows.abs(), if *rows > 0 { "later" } else { "earlier" });
                 write!(f, "every row comes {count} row{} {way}", if count == 1 { "" } else { "s" })
             }
-            Self::Limited(columns) => write!(f, "changes from row to row are limited otherwise in {}", columns.join(", ")),
+            Self::Limited { limit, columns } => {
+                let limit = match limit {
+                    Limit::Position => "position",
+                    Limit::Velocity => "step or velocity",
+                    Limit::Acceleration => "acceleration",
+                };
+                write!(f, "the {limit} limit of {} holds in one run only", columns.join(", "))
+            }
             Self::Values { columns, row, column, baseline, current } => write!(
                 f,
                 "{} of {}, first {column} in row {row}, which is {current} and was {baseline}",
