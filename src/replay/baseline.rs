@@ -47,9 +47,13 @@ pub struct RecordOptions {
 pub enum BaselineError {
     #[error("{} exists already and no baseline is written over. Choose another name, or give --force to replace it", .0.display())]
     Exists(PathBuf),
-    #[error("The run has no chunk, so there is nothing to hold another run against. Is there an input that the policy waited for?")]
+    #[error(
+        "The run has no chunk, so there is nothing to hold another run against. Is there an input that the policy waited for?"
+    )]
     NoChunks,
-    #[error("The bag could not be read to its end, and a baseline of a part would hide the rest: {0}. Repair the bag and record again")]
+    #[error(
+        "The bag could not be read to its end, and a baseline of a part would hide the rest: {0}. Repair the bag and record again"
+    )]
     Damaged(String),
     #[error(
         "The run has {count} gap{} in which no observation could be made (the first: {first}). Give --allow-gaps when the bag is meant to be \
@@ -212,7 +216,8 @@ impl View for &Array {
 
 fn encode(trace: &Trace) -> Result<Vec<u8>, BaselineError> {
     let (document, arrays) = split(trace)?;
-    let digest = digest(&document, arrays.iter().map(|array| (array.name, array.dtype, array.shape.as_slice(), array.bytes.as_slice())));
+    let digest =
+        digest(&document, arrays.iter().map(|array| (array.name, array.dtype, array.shape.as_slice(), array.bytes.as_slice())));
     let metadata: HashMap<String, String> =
         [("format", FORMAT.to_owned()), ("version", VERSION.to_string()), ("digest", digest), ("trace", document)]
             .map(|(key, value)| (key.to_owned(), value))
@@ -304,13 +309,17 @@ fn digest<'a>(document: &str, arrays: impl Iterator<Item = (&'a str, Dtype, &'a 
 fn decode(bytes: &[u8]) -> Result<Trace, Undecodable> {
     let unsound = |error: SafeTensorError| match error {
         // No length and no JSON at the start: this never was a safetensors file.
-        SafeTensorError::HeaderTooLarge | SafeTensorError::InvalidHeader(_) | SafeTensorError::InvalidHeaderDeserialization(_) => {
+        SafeTensorError::HeaderTooLarge
+        | SafeTensorError::InvalidHeader(_)
+        | SafeTensorError::InvalidHeaderDeserialization(_) => {
             Undecodable::Foreign(format!("it is no safetensors file, or its header is damaged ({error})"))
         }
         error => Undecodable::Damage(error.to_string()),
     };
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(unsound)?;
-    let Some(metadata) = header.metadata().as_ref().filter(|metadata| metadata.get("format").is_some_and(|format| format == FORMAT)) else {
+    let Some(metadata) =
+        header.metadata().as_ref().filter(|metadata| metadata.get("format").is_some_and(|format| format == FORMAT))
+    else {
         return Err(Undecodable::Foreign("it is a safetensors file of something else".to_owned()));
     };
     let entry = |name: &str| metadata.get(name).ok_or_else(|| Undecodable::Damage(format!("its metadata has no {name}")));
@@ -335,12 +344,15 @@ fn fill(mut trace: Trace, without_actions: &[usize], file: &SafeTensors) -> Resu
     let chunks = trace.chunks.len();
     let (horizon, action_dim) = (trace.setup.horizon, trace.setup.action_dim);
     let (joints, state_joints) = (trace.setup.joints.len(), trace.setup.state_joints.len());
-    let images = trace.chunks.iter().flat_map(|chunk| &chunk.model.cameras).filter(|camera| **camera != CameraTrace::Masked).count();
-    let mut model_actions = Take::new(file, "model_actions", Dtype::F32, &[Some(chunks), Some(horizon), Some(action_dim)], f32::from_le_bytes)?;
+    let images =
+        trace.chunks.iter().flat_map(|chunk| &chunk.model.cameras).filter(|camera| **camera != CameraTrace::Masked).count();
+    let mut model_actions =
+        Take::new(file, "model_actions", Dtype::F32, &[Some(chunks), Some(horizon), Some(action_dim)], f32::from_le_bytes)?;
     let mut actions = Take::new(file, "actions", Dtype::F64, &[Some(chunks), Some(horizon), Some(joints)], f64::from_le_bytes)?;
     let mut state = Take::new(file, "state", Dtype::F32, &[Some(chunks), None], f32::from_le_bytes)?;
     let mut positions = Take::new(file, "positions", Dtype::F64, &[Some(chunks), Some(state_joints)], f64::from_le_bytes)?;
-    let mut fields = Take::new(file, "camera_fields", Dtype::F32, &[Some(images), Some(3), Some(8), Some(8)], f32::from_le_bytes)?;
+    let mut fields =
+        Take::new(file, "camera_fields", Dtype::F32, &[Some(images), Some(3), Some(8), Some(8)], f32::from_le_bytes)?;
     let mut values = Take::new(file, "intermediate_values", Dtype::F32, &[None], f32::from_le_bytes)?;
     let mut sizes = Take::new(file, "intermediate_sizes", Dtype::I64, &[None], i64::from_le_bytes)?;
     let mut rms = Take::new(file, "intermediate_rms", Dtype::F64, &[None], f64::from_le_bytes)?;
@@ -364,7 +376,8 @@ fn fill(mut trace: Trace, without_actions: &[usize], file: &SafeTensors) -> Resu
         }
         for tensor in &mut chunk.model.intermediates {
             let size = sizes.one()?;
-            tensor.values = values.next(usize::try_from(size).map_err(|_| Undecodable::Damage(format!("it claims {size} values")))?)?;
+            tensor.values =
+                values.next(usize::try_from(size).map_err(|_| Undecodable::Damage(format!("it claims {size} values")))?)?;
             tensor.rms = rms.one()?;
         }
     }

@@ -3,10 +3,7 @@
 //! A pattern names a change when it explains it: what is left between the pattern and the current values is at most a hundredth (in root
 //! mean square) of what is between the two runs. That holds for changes of any size, and rounding alone has no pattern.
 
-use super::{
-    AffineColumn, ArrayChange,
-    finding::Limit,
-};
+use super::{AffineColumn, ArrayChange, finding::Limit};
 
 /// Share of the square sum of a change that may be left.
 const UNEXPLAINED: f64 = 1e-4;
@@ -49,7 +46,8 @@ impl Columns {
         let columns = self.baseline.len();
         let source = |column: usize| sources.iter().filter_map(|row| row.get(column).copied()).collect::<Vec<f64>>();
         let sources: Vec<Vec<f64>> = (0..columns).map(source).collect();
-        let maps: Vec<Option<Line>> = (0..columns).map(|column| Line::fitting(&sources[column], &self.baseline[column])).collect();
+        let maps: Vec<Option<Line>> =
+            (0..columns).map(|column| Line::fitting(&sources[column], &self.baseline[column])).collect();
         for (zero, line) in self.zero.iter_mut().zip(&maps) {
             *zero = line.map_or(0.0, |line| line.offset);
         }
@@ -118,7 +116,8 @@ impl Columns {
             let (b, c) = (&self.baseline[column], &self.current[column]);
             let others = (0..self.baseline.len()).filter(|other| *other != column);
             let has = |other: &usize| {
-                let through = self.instead.as_ref().map(|instead| &instead[column][*other]).filter(|series| series.len() == c.len());
+                let through =
+                    self.instead.as_ref().map(|instead| &instead[column][*other]).filter(|series| series.len() == c.len());
                 explained(&self.baseline[*other], c, b) || through.is_some_and(|series| explained(series, c, b))
             };
             // Two joints may have the same values: those that changed are meant.

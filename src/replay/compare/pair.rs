@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Bound, JointBounds, Tier, TierTolerances};
-use crate::replay::trace::{ChunkTrace, Trace};
+use super::{Bound, JointBounds, TierTolerances};
+use crate::replay::trace::{ChunkTrace, Joint, Setup, Trace};
 
 /// What goes into the model is computed without the backend, so that only the rounding of float32 may differ between builds and machines.
 /// Normalized values are of the size of 1, and a joint with a small spread magnifies its rounding.
@@ -26,13 +26,13 @@ impl<'a> Pair<'a> {
     /// `None` when the traces have other joints, cameras or shapes, so that no value of one belongs to a value of the other.
     pub fn new(baseline: &'a Trace, current: &'a Trace, tolerances: Option<&'a TierTolerances>) -> Option<Self> {
         let (b, c) = (&baseline.setup, &current.setup);
-        let shape = |setup: &crate::replay::trace::Setup| (setup.horizon, setup.action_dim, setup.cameras.len(), setup.joints.len());
+        let shape = |setup: &Setup| (setup.horizon, setup.action_dim, setup.cameras.len(), setup.joints.len());
         if shape(b) != shape(c) || b.state_joints.len() != c.state_joints.len() {
             return None;
         }
         let of_joint = |joint: &_| c.joints.iter().position(|other| other == joint);
         let of_state = |joint: &_| c.state_joints.iter().position(|other| other == joint);
-        let bounds = |joint: &crate::replay::trace::Joint| JointBounds {
+        let bounds = |joint: &Joint| JointBounds {
             joint: joint.name.clone(),
             actions: tolerances.map_or(Bound::default(), |tier| tier.actions.of(joint)),
             commands: tolerances.map_or(Bound::default(), |tier| tier.commands.of(joint)),

@@ -17,6 +17,9 @@ impl fmt::Display for Finding {
             Self::Gaps { baseline, current } => {
                 write!(f, "{current} gaps without an observation, and there were {baseline}, or they are at other times")
             }
+            Self::Failed { reason, baseline, current } => {
+                write!(f, "{current} inferences gave no chunk, and {baseline} did not in the baseline: {reason}")
+            }
             Self::Latch { baseline, current } => {
                 write!(f, "The controller stopped for good: {}. In the baseline: {}", or_not(current), or_not(baseline))
             }
@@ -79,7 +82,14 @@ impl fmt::Display for Finding {
                 f,
                 "{place} changed inside of the model: {name} is the first tensor that differs ({relative_rms:.2e} relative RMS)"
             ),
-            Self::ModelActions { chunk, change } => Changed("model actions", *chunk, change).fmt(f),
+            Self::Steps { baseline, current } => write!(f, "The backend makes {current} denoise steps and made {baseline}"),
+            Self::ModelActions { chunk, on_the_way, change } => {
+                Changed("model actions", *chunk, change).fmt(f)?;
+                if *on_the_way {
+                    f.write_str(". The backend answered the same as before: they changed on the way from it")?;
+                }
+                Ok(())
+            }
             Self::Actions { chunk, change } => Changed("actions in the robot's units", *chunk, change).fmt(f),
             Self::Refused { chunk, baseline, current } => {
                 let state =

@@ -131,7 +131,9 @@ fn model_actions(pair: &Pair, b: &ChunkTrace, c: &ChunkTrace, rows: Range<usize>
     out.pcc = Some(correlation(&c_values, &b_values)).filter(|pcc| pcc.is_finite());
     let before = out.exceeded.len();
     match pair.tolerances {
-        None if !identical => out.exceeded.push(format!("model actions differ in their bits: relative RMS {:.3e}", out.relative_rms)),
+        None if !identical => {
+            out.exceeded.push(format!("model actions differ in their bits: relative RMS {:.3e}", out.relative_rms))
+        }
         None => {}
         Some(bounds) => {
             if out.relative_rms > bounds.relative_rms {
@@ -228,15 +230,18 @@ pub(super) fn commands(pair: &Pair) -> CommandComparison {
                 differences.add(&b.row, &row);
                 if out.first.is_none() {
                     let mut joints = pair.joints.iter().zip(b.row.iter().zip(&row));
-                    out.first = joints.find(|(joint, (b, c))| pair.beyond(**b, **c, joint.commands.max)).map(|(joint, (b, c))| Divergence {
-                        stamp,
-                        chunk: None,
-                        row: None,
-                        joint: joint.joint.clone(),
-                        baseline: *b,
-                        current: *c,
-                        tolerance: joint.commands.max,
-                    });
+                    out.first =
+                        joints.find(|(joint, (b, c))| pair.beyond(**b, **c, joint.commands.max)).map(|(joint, (b, c))| {
+                            Divergence {
+                                stamp,
+                                chunk: None,
+                                row: None,
+                                joint: joint.joint.clone(),
+                                baseline: *b,
+                                current: *c,
+                                tolerance: joint.commands.max,
+                            }
+                        });
                 }
             }
         }
