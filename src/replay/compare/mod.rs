@@ -290,3 +290,6 @@ pub struct Divergence {
     /// Largest difference that is allowed.
     pub tolerance: f64,
 }
+
+#[cfg(test)]
+mod tests;
