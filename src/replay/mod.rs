@@ -15,8 +15,13 @@ mod error;
 mod mcap_file;
 pub mod messages;
 mod metadata;
+#[cfg(test)]
+mod mutants;
+pub mod outputs;
+pub mod overview;
 mod plot;
 mod reader;
+pub mod run;
 pub mod summary;
 pub mod trace;
 mod writer;
