@@ -8,14 +8,18 @@
 //! Bags are input: a damaged one gives an error that names the record and its offset. What lies in front of the damage is used only where
 //! that was asked for ([`BagReader::open_salvaging`]).
 
+pub mod baseline;
 pub mod cdr;
 mod chunk;
+pub mod compare;
 mod definitions;
 mod error;
 mod mcap_file;
 mod merge;
 pub mod messages;
 mod metadata;
+#[cfg(test)]
+mod mutants;
 pub mod outputs;
 pub mod overview;
 mod plot;

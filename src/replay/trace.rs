@@ -242,3 +242,6 @@ impl std::fmt::Display for Digest {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod synthetic;
