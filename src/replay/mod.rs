@@ -16,6 +16,7 @@ pub mod messages;
 mod metadata;
 mod plot;
 mod reader;
+pub mod report;
 pub mod summary;
 pub mod trace;
 mod writer;

@@ -229,7 +229,7 @@ fn joint_curves(bag: &BagReader) -> Result<BTreeMap<String, Vec<(f64, f64)>>, Re
 }
 
 /// Nearest-rank quantile of at least one value.
-fn quantile(values: &[f64], at: f64) -> f64 {
+pub(super) fn quantile(values: &[f64], at: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (at * sorted.len() as f64).ceil() as usize;
