@@ -123,7 +123,7 @@ impl Policy {
         let from = OpenOptions { tokenizer: options.tokenizer.clone(), norm_stats: options.norm_stats.clone() };
         let checkpoint = Checkpoint::open(&options.checkpoint, &from)?;
         let pipeline = Pipeline::new(&checkpoint, &profile, options.resize)?;
-        let backend = backend::open(checkpoint.geometry, &checkpoint.weights, &options.backend)?;
+        let backend = backend::open(checkpoint.geometry, checkpoint.weights, &options.backend)?;
         Ok(Self {
             required_cameras: pipeline.required_cameras().map(str::to_owned).collect(),
             state_joints: profile.state_joints().map(str::to_owned).collect(),

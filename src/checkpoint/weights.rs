@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
 /// Number format of a stored tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -164,6 +164,16 @@ impl Tensor {
         }
     }
 
+    /// Gives the memory of values that are mapped from a file back to the system. They can still be read, from the file again.
+    pub fn let_go(&self) {
+        #[cfg(unix)]
+        if let Storage::Mapped(map, range) = &self.storage {
+            // SAFETY: the map is shared with the file and read-only, so a page that was dropped is read from the file again. An advice
+            // that the system does not take changes nothing.
+            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+        }
+    }
+
     /// All values as float32.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.len()];
@@ -188,6 +198,11 @@ impl Weights {
     /// Adds a tensor and returns the one that had the name before.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) -> Option<Tensor> {
         self.tensors.insert(name.into(), tensor)
+    }
+
+    /// Takes a tensor out.
+    pub fn remove(&mut self, name: &str) -> Option<Tensor> {
+        self.tensors.remove(name)
     }
 
     pub fn get(&self, name: &str) -> Option<&Tensor> {
