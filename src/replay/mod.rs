@@ -8,6 +8,7 @@
 //! Bags are input: a damaged one gives an error that names the record and its offset. What lies in front of the damage is used only where
 //! that was asked for ([`BagReader::open_salvaging`]).
 
+pub mod baseline;
 pub mod cdr;
 pub mod compare;
 mod chunk;

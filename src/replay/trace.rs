@@ -23,6 +23,8 @@ pub struct Trace {
     pub commands: Vec<Command>,
     /// Times in which no observation could be made, after every input had been there once.
     pub gaps: Vec<Gap>,
+    /// Inferences that gave no chunk, by reason. They are not among the chunks.
+    pub failed: BTreeMap<String, u64>,
     /// Why the rest of the bag could not be read, with record and offset; `None` when it was read to its end.
     pub damage: Option<String>,
     /// Why the controller stopped for good, when it did.
@@ -133,6 +135,8 @@ pub struct ModelTrace {
     pub noise: Digest,
     /// Of the rows and weights that guided the chunk; `None` when nothing did.
     pub guidance: Option<Digest>,
+    /// Of the normalized actions that it answered: those of [`ChunkTrace::model_actions`], unless something changed them on the way.
+    pub answer: Digest,
     /// Intermediate tensors in the order in which they are computed; of the first chunk only.
     pub intermediates: Vec<Intermediate>,
 }
@@ -223,7 +227,13 @@ impl Digest {
         for part in parts {
             hasher.update(part);
         }
-        Self(hasher.finalize().to_hex()[..32].to_owned())
+        hasher.finalize().into()
+    }
+}
+
+impl From<blake3::Hash> for Digest {
+    fn from(hash: blake3::Hash) -> Self {
+        Self(hash.to_hex()[..32].to_owned())
     }
 }
 
@@ -232,3 +242,6 @@ impl std::fmt::Display for Digest {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod synthetic;

@@ -38,11 +38,7 @@ pub fn score(tensor: &str, metric: Metric, values: &[f64], golden: &[f64]) -> Sc
         return score;
     }
     let pairs = || values.iter().zip(golden);
-    let rms = || {
-        let difference: f64 = pairs().map(|(v, g)| (v - g).powi(2)).sum();
-        let size: f64 = golden.iter().map(|g| g * g).sum();
-        (difference / size.max(f64::MIN_POSITIVE)).sqrt()
-    };
+    let rms = || relative_rms(values, golden);
     (score.error, score.passed) = match metric {
         Metric::Exact => {
             let different = pairs().filter(|(v, g)| v != g).count();
@@ -65,8 +61,15 @@ pub fn score(tensor: &str, metric: Metric, values: &[f64], golden: &[f64]) -> Sc
     score
 }
 
-/// Pearson's correlation coefficient.
-fn correlation(a: &[f64], b: &[f64]) -> f64 {
+/// Root mean square of the difference over that of `golden`, which has as many values.
+pub fn relative_rms(values: &[f64], golden: &[f64]) -> f64 {
+    let difference: f64 = values.iter().zip(golden).map(|(v, g)| (v - g).powi(2)).sum();
+    let size: f64 = golden.iter().map(|g| g * g).sum();
+    (difference / size.max(f64::MIN_POSITIVE)).sqrt()
+}
+
+/// Pearson's correlation coefficient; not a number when a side is constant.
+pub fn correlation(a: &[f64], b: &[f64]) -> f64 {
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let (mean_a, mean_b) = (mean(a), mean(b));
     let moment = |f: &dyn Fn(f64, f64) -> f64| a.iter().zip(b).map(|(a, b)| f(a - mean_a, b - mean_b)).sum::<f64>();

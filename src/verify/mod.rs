@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use half::bf16;
 
 pub use against::verify_against_reference;
-pub use compare::{Metric, Score};
+pub use compare::{Metric, Score, correlation, relative_rms, widen};
 pub use golden::{Golden, Precision, Run};
 pub use report::{Report, Row};
 

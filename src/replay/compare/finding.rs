@@ -29,6 +29,12 @@ pub enum Finding {
         baseline: usize,
         current: usize,
     },
+    /// Inferences that gave no chunk, by reason.
+    Failed {
+        reason: String,
+        baseline: u64,
+        current: u64,
+    },
     /// The controller stopped for good in one of the runs, or for another reason.
     Latch {
         baseline: Option<String>,
@@ -120,15 +126,21 @@ pub enum Finding {
     RopeRotation {
         layer: String,
     },
+    /// Euler steps that the backend made.
+    Steps {
+        baseline: usize,
+        current: usize,
+    },
     /// The first intermediate tensor that differs beyond rounding.
     Intermediate {
         name: String,
         place: String,
         relative_rms: f64,
     },
-    /// The model's own output, although everything before is the same.
+    /// The model's own output, although everything before is the same. `on_the_way`: the backend answered the same.
     ModelActions {
         chunk: u64,
+        on_the_way: bool,
         change: ArrayChange,
     },
     /// Actions in the robot's units, although the model actions are the same.
@@ -232,8 +244,8 @@ impl SetupItem {
 pub enum ArrayChange {
     /// Each of these columns has the values that another one should have: (column, whose values).
     Permuted(Vec<(String, String)>),
-    /// `v` became `-v`.
-    Negated { column: String },
+    /// `v` became `-v`, in the robot's units.
+    Negated(Vec<String>),
     /// `v` became `sum - v`.
     Reversed { column: String, sum: f64 },
     /// `v` became `scale v + offset`.
@@ -242,12 +254,22 @@ pub enum ArrayChange {
     Zero(Vec<String>),
     /// Rows come this much later (earlier when negative).
     Shifted { rows: i64 },
-    /// Rows stay behind: changes from row to row are smaller or larger than they were, in these columns.
-    Limited(Vec<String>),
+    /// One run stays within a limit that the other one exceeds.
+    Limited { limit: Limit, columns: Vec<String> },
     /// None of these: the columns that differ, and the first value beyond its bound.
     Values { columns: Vec<String>, row: usize, column: String, baseline: f64, current: f64 },
     /// Another number of values.
     Length { baseline: usize, current: usize },
+}
+
+/// A limit of a joint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    Position,
+    /// Or of the step from one row to the next.
+    Velocity,
+    Acceleration,
 }
 
 /// A column that was scaled and moved.

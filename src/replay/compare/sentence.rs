@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::finding::{ArrayChange, Finding, SetupItem, Side};
+use super::finding::{ArrayChange, Finding, Limit, SetupItem, Side};
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -16,6 +16,9 @@ impl fmt::Display for Finding {
             }
             Self::Gaps { baseline, current } => {
                 write!(f, "{current} gaps without an observation, and there were {baseline}, or they are at other times")
+            }
+            Self::Failed { reason, baseline, current } => {
+                write!(f, "{current} inferences gave no chunk, and {baseline} did not in the baseline: {reason}")
             }
             Self::Latch { baseline, current } => {
                 write!(f, "The controller stopped for good: {}. In the baseline: {}", or_not(current), or_not(baseline))
@@ -79,7 +82,14 @@ impl fmt::Display for Finding {
                 f,
                 "{place} changed inside of the model: {name} is the first tensor that differs ({relative_rms:.2e} relative RMS)"
             ),
-            Self::ModelActions { chunk, change } => Changed("model actions", *chunk, change).fmt(f),
+            Self::Steps { baseline, current } => write!(f, "The backend makes {current} denoise steps and made {baseline}"),
+            Self::ModelActions { chunk, on_the_way, change } => {
+                Changed("model actions", *chunk, change).fmt(f)?;
+                if *on_the_way {
+                    f.write_str(". The backend answered the same as before: they changed on the way from it")?;
+                }
+                Ok(())
+            }
             Self::Actions { chunk, change } => Changed("actions in the robot's units", *chunk, change).fmt(f),
             Self::Refused { chunk, baseline, current } => {
                 let state =
@@ -107,7 +117,7 @@ impl fmt::Display for Finding {
             }
             Self::Commands { stamp, change } => {
                 write!(f, "The commands from {} on changed although the chunks are the same: {change}", Seconds(*stamp))?;
-                if let ArrayChange::Limited(_) | ArrayChange::Values { .. } = change {
+                if let ArrayChange::Values { .. } = change {
                     f.write_str(". Limits or joining")?;
                 }
                 Ok(())
@@ -137,7 +147,7 @@ impl fmt::Display for ArrayChange {
                     columns.iter().map(|(column, holds)| format!("{column} has the values of {holds}")).collect();
                 write!(f, "joint order, {}", pairs.join(", "))
             }
-            Self::Negated { column } => write!(f, "the sign of {column} is turned"),
+            Self::Negated(columns) => write!(f, "the sign of {} is turned", columns.join(", ")),
             Self::Reversed { column, sum } => write!(f, "{column} runs the other way: v became {sum:.4} - v"),
             Self::Affine(columns) => {
                 let maps: Vec<String> =
@@ -149,7 +159,14 @@ impl fmt::Display for ArrayChange {
                 let (count, way) = (rows.abs(), if *rows > 0 { "later" } else { "earlier" });
                 write!(f, "every row comes {count} row{} {way}", if count == 1 { "" } else { "s" })
             }
-            Self::Limited(columns) => write!(f, "changes from row to row are limited otherwise in {}", columns.join(", ")),
+            Self::Limited { limit, columns } => {
+                let limit = match limit {
+                    Limit::Position => "position",
+                    Limit::Velocity => "step or velocity",
+                    Limit::Acceleration => "acceleration",
+                };
+                write!(f, "the {limit} limit of {} holds in one run only", columns.join(", "))
+            }
             Self::Values { columns, row, column, baseline, current } => write!(
                 f,
                 "{} of {}, first {column} in row {row}, which is {current} and was {baseline}",
