@@ -25,6 +25,7 @@ pub mod overview;
 mod plot;
 mod reader;
 mod records;
+pub mod report;
 pub mod run;
 mod sqlite_file;
 pub mod summary;
