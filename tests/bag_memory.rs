@@ -35,6 +35,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+type Decoder = fn(&[u8]) -> Result<(), CdrError>;
+
 /// What a reader may take besides the file: its own tables, and the 1 MiB that serde takes at once for a sequence.
 const OVERHEAD: usize = 3 << 19;
 
@@ -158,7 +160,7 @@ fn claims_of_gigabytes_cost_no_memory() {
         ("velocities", message(&[0, 0, 1, 0, 0, 0, huge, 0])),
         ("pixels", message(&[0, 0, 1, 0, 480, 640, 1, 0, 0, 1920, huge])),
     ] {
-        let decoders: [fn(&[u8]) -> Result<(), CdrError>; 4] = [
+        let decoders: [Decoder; 4] = [
             |bytes| cdr::decode::<Text>(bytes).map(drop),
             |bytes| cdr::decode::<JointState>(bytes).map(drop),
             |bytes| Image::decode(bytes).map(drop),
