@@ -4,7 +4,7 @@
 //! A backend sees model space only (`model::ModelInputs` in, `model::Chunk` out): it knows nothing of sensors, robots or ROS.
 
 mod check;
-mod kernels;
+pub mod kernels;
 mod open;
 mod probe;
 pub mod reference;
