@@ -72,7 +72,7 @@ impl Lab {
         let mut messages = Vec::new();
         for (topic, message) in read(&demo_bag()) {
             if let Some((name, data)) = edit(&topic, &message) {
-                messages.push((Topic { name, ..topic }, BagMessage { data, ..message }));
+                messages.push((Topic { name, ..topic }, BagMessage { data: data.into(), ..message }));
             }
         }
         let path = self.path(name);
@@ -235,7 +235,8 @@ fn the_latency_is_the_delay_of_the_rows() {
 fn topics_of_other_names_are_found_by_rules() {
     let lab = Lab::new();
     let expected = comparable(lab.run(&demo_bag()));
-    let bag = lab.edited("renamed", |topic, message| Some((topic.name.replace("/joint", "/arm/the_joint"), message.data.clone())));
+    let bag =
+        lab.edited("renamed", |topic, message| Some((topic.name.replace("/joint", "/arm/the_joint"), message.data.to_vec())));
     let refused = run::run(lab.options(&bag), &mut NoOutputs).unwrap_err().to_string();
     assert!(refused.contains("joint_states: there is no topic /policy/joint_states"), "{refused}");
     assert!(refused.contains("- /arm/the_joint_states (sensor_msgs/msg/JointState, 250 messages)"), "{refused}");
@@ -267,13 +268,16 @@ fn the_nodes_own_topic_goes_before_others_and_of_several_others_none_is_guessed(
     let trace = lab.run(&twice("/policy/joint_states"));
     assert_eq!(trace.inputs[1].topic, "/policy/joint_states");
     let refused = run::run(lab.options(&twice("/left/joint_states")), &mut NoOutputs).unwrap_err().to_string();
-    assert!(refused.contains("which of /joint_states, /left/joint_states is it? Say -r /policy/joint_states:=TOPIC"), "{refused}");
+    assert!(
+        refused.contains("which of /joint_states, /left/joint_states is it? Say -r /policy/joint_states:=TOPIC"),
+        "{refused}"
+    );
 }
 
 #[test]
 fn everything_that_is_missing_is_named_at_once_with_what_was_found() {
     let lab = Lab::new();
-    let bag = lab.edited("poor", |topic, message| (topic.name == CAMERA).then(|| (topic.name.clone(), message.data.clone())));
+    let bag = lab.edited("poor", |topic, message| (topic.name == CAMERA).then(|| (topic.name.clone(), message.data.to_vec())));
     let mut options = lab.options(&bag);
     options.parameters.set("cameras.base_0_rgb.transport", Scalar::Text("raw".into()), "test");
     let refused = run::run(options, &mut NoOutputs).unwrap_err().to_string();
@@ -286,7 +290,7 @@ fn everything_that_is_missing_is_named_at_once_with_what_was_found() {
         assert!(refused.contains(part), "{refused}");
     }
     // Under the raw topic's name it is the type that is wrong.
-    let bag = lab.edited("mistyped", |topic, message| Some((topic.name.replace("/compressed", ""), message.data.clone())));
+    let bag = lab.edited("mistyped", |topic, message| Some((topic.name.replace("/compressed", ""), message.data.to_vec())));
     let mut options = lab.options(&bag);
     options.parameters.set("cameras.base_0_rgb.transport", Scalar::Text("raw".into()), "test");
     let refused = run::run(options, &mut NoOutputs).unwrap_err().to_string();
@@ -301,9 +305,8 @@ fn an_instruction_may_come_from_the_parameter_and_a_later_one_replaces_it() {
         options.parameters.set("instruction.default", Scalar::Text(text.into()), "test");
         run::run(options, &mut NoOutputs).unwrap()
     };
-    let silent = lab.edited("silent", |topic, message| {
-        (topic.type_name != Text::NAME).then(|| (topic.name.clone(), message.data.clone()))
-    });
+    let silent = lab
+        .edited("silent", |topic, message| (topic.type_name != Text::NAME).then(|| (topic.name.clone(), message.data.to_vec())));
     let trace = with(&silent, "wave");
     assert!(trace.chunks.iter().all(|chunk| chunk.instruction == "wave"));
     assert_eq!(trace.inputs.len(), 2);
@@ -311,7 +314,7 @@ fn an_instruction_may_come_from_the_parameter_and_a_later_one_replaces_it() {
     // The text of the topic, from its message at two seconds on.
     let late = lab.edited("late", |topic, message| {
         let early = (message.log_time as i64 - START) < 2_000_000_000;
-        (topic.type_name != Text::NAME || !early).then(|| (topic.name.clone(), message.data.clone()))
+        (topic.type_name != Text::NAME || !early).then(|| (topic.name.clone(), message.data.to_vec()))
     });
     let trace = with(&late, "wave");
     let changed = trace.chunks.iter().position(|chunk| chunk.instruction != "wave").unwrap();
@@ -325,20 +328,23 @@ fn a_time_without_images_is_a_gap_with_its_reason() {
     let bag = lab.edited("gap", |topic, message| {
         let at = message.log_time as i64 - START;
         let lost = topic.name == CAMERA && (2_000_000_000..3_000_000_000).contains(&at);
-        (!lost).then(|| (topic.name.clone(), message.data.clone()))
+        (!lost).then(|| (topic.name.clone(), message.data.to_vec()))
     });
     let trace = lab.run(&bag);
     let [gap] = &trace.gaps[..] else { panic!("{:?}", trace.gaps) };
     // The last image is of 1.96 s, and 200 ms old at 2.16 s.
     assert_eq!((gap.from - START, gap.to - START), (2_180_000_000, 3_000_000_000));
-    assert_eq!(gap.inputs, BTreeMap::from([("base_0_rgb".into(), "the newest sample is 220 ms old, the limit is 200 ms".into())]));
+    assert_eq!(
+        gap.inputs,
+        BTreeMap::from([("base_0_rgb".into(), "the newest sample is 220 ms old, the limit is 200 ms".into())])
+    );
     let observed = |chunk: &&pi0_tt::replay::trace::ChunkTrace| (gap.from..gap.to).contains(&chunk.observed);
     assert_eq!(trace.chunks.iter().filter(observed).count(), 0);
 
     // A bag that ends before its cameras come back has a gap to its end.
     let bag = lab.edited("end", |topic, message| {
         let lost = topic.name == CAMERA && message.log_time as i64 - START >= 2_000_000_000;
-        (!lost).then(|| (topic.name.clone(), message.data.clone()))
+        (!lost).then(|| (topic.name.clone(), message.data.to_vec()))
     });
     let trace = lab.run(&bag);
     assert_eq!(trace.gaps.len(), 1);
@@ -354,7 +360,9 @@ fn a_bag_that_is_silent_for_minutes_commands_nothing_meanwhile() {
             message.log_time += 1_000_000_000_000;
             if topic.type_name != Text::NAME {
                 let stamp = pi0_tt::replay::messages::Time::from_nanos(message.log_time).unwrap();
-                cdr::restamp(&mut message.data, stamp).unwrap();
+                let mut data = message.data.to_vec();
+                cdr::restamp(&mut data, stamp).unwrap();
+                message.data = data.into();
             }
         }
     }
@@ -372,7 +380,7 @@ fn messages_that_cannot_be_used_are_counted_by_reason_and_the_others_go_on() {
     let lab = Lab::new();
     let mut index = 0;
     let bag = lab.edited("bad", |topic, message| {
-        let mut data = message.data.clone();
+        let mut data = message.data.to_vec();
         index += 1;
         match &*topic.type_name {
             // Bytes that are no message, and JPEG files that break off.
@@ -394,14 +402,17 @@ fn messages_that_cannot_be_used_are_counted_by_reason_and_the_others_go_on() {
 
     // Where no message of an input can be used the run has nothing to say.
     let bag = lab.edited("unstamped", |topic, message| {
-        let mut data = message.data.clone();
+        let mut data = message.data.to_vec();
         if topic.type_name == JointState::NAME {
             cdr::restamp(&mut data, Default::default()).unwrap();
         }
         Some((topic.name.clone(), data))
     });
     let refused = run::run(lab.options(&bag), &mut NoOutputs).unwrap_err().to_string();
-    assert!(refused.contains("joint_states: no message of /joint_states can be used. 250 times: the newest sample has no stamp"), "{refused}");
+    assert!(
+        refused.contains("joint_states: no message of /joint_states can be used. 250 times: the newest sample has no stamp"),
+        "{refused}"
+    );
 }
 
 /// Puts a black image in the place of every camera's.
@@ -456,7 +467,10 @@ fn the_witness_sees_what_arrives_at_the_backend_behind_a_fault() {
     assert!((fields.iter().sum::<f32>() / 192.0 - mean).abs() < 0.05, "{mean}");
     assert_eq!(sound.chunks[0].model.cameras[1..], [CameraTrace::Masked, CameraTrace::Masked]);
     let (blind, sound) = (&blind.chunks[0], &sound.chunks[0]);
-    assert_eq!((&blind.model.state, &blind.model.noise, &blind.samples), (&sound.model.state, &sound.model.noise, &sound.samples));
+    assert_eq!(
+        (&blind.model.state, &blind.model.noise, &blind.samples),
+        (&sound.model.state, &sound.model.noise, &sound.samples)
+    );
     assert_ne!(blind.model.answer, sound.model.answer);
     assert_ne!(blind.actions, sound.actions);
 }
@@ -519,23 +533,28 @@ fn the_command_prints_numbers_writes_what_the_node_would_publish_and_has_exit_co
     assert!(code == 1 && err.contains("mistyped.yaml: There is no parameter chunking.mod. Is it chunking.mode?"), "{err}");
     let (code, _, err) = replay(&bag, &["--params", &lab.text("absent.yaml")]);
     assert!(code == 1 && err.contains("absent.yaml"), "{err}");
-    for usage in [&["--latency-ms", "-1"][..], &["--latency-ms", "nan"], &["-r", "joint_states"], &["--threads", "0"], &["--nothing"]] {
+    for usage in
+        [&["--latency-ms", "-1"][..], &["--latency-ms", "nan"], &["-r", "joint_states"], &["--threads", "0"], &["--nothing"]]
+    {
         assert_eq!(replay(&bag, usage).0, 2, "{usage:?}");
     }
 
     let gap = lab.edited("gap", |topic, message| {
         let late = message.log_time as i64 - START >= 3_000_000_000;
-        (topic.name != CAMERA || !late).then(|| (topic.name.clone(), message.data.clone()))
+        (topic.name != CAMERA || !late).then(|| (topic.name.clone(), message.data.to_vec()))
     });
     let (code, out, err) = replay(gap.to_str().unwrap(), &["--params", &compressed]);
-    assert!(code == 1 && out.contains("no observation from 3.18 s to 4.98 s. base_0_rgb: ") && err.contains("--allow-gaps"), "{out}{err}");
+    assert!(
+        code == 1 && out.contains("no observation from 3.18 s to 4.98 s. base_0_rgb: ") && err.contains("--allow-gaps"),
+        "{out}{err}"
+    );
     assert_eq!(replay(gap.to_str().unwrap(), &["--params", &compressed, "--allow-gaps"]).0, 0);
 
     // The joints come only before the images, so there is never an observation.
     let apart = lab.edited("apart", |topic, message| {
         let early = (message.log_time as i64 - START) < 1_000_000_000;
         (early == (topic.type_name == JointState::NAME) || topic.type_name == Text::NAME)
-            .then(|| (topic.name.clone(), message.data.clone()))
+            .then(|| (topic.name.clone(), message.data.to_vec()))
     });
     let (code, out, err) = replay(apart.to_str().unwrap(), &["--params", &compressed]);
     assert!(code == 1 && out.contains("chunks       0 in") && err.contains("No chunk was computed"), "{out}{err}");

@@ -13,7 +13,7 @@ fn golden() -> Golden {
 }
 
 fn reference(golden: &Golden, rows: super::Rows) -> Reference {
-    Reference::new(golden.geometry, &golden.weights, ReferenceOptions { rows, threads: Some(2) }).unwrap()
+    Reference::new(golden.geometry, golden.weights.clone(), ReferenceOptions { rows, threads: Some(2) }).unwrap()
 }
 
 fn run_named(golden: &Golden, name: &str) -> Run {
@@ -42,9 +42,11 @@ fn cost_of(change: impl Fn(&mut Sequence)) -> (f64, f64) {
         let mut sequence = Sequence::new(&model.valid(&run.inputs), golden.geometry.horizon);
         change(&mut sequence);
         let mut layer = FirstLayer::default();
-        let prefix = model.prefix_of(&run.inputs, sequence, &mut layer);
+        let mut workspace = Workspace::default();
+        let prefix = model.prefix_of(&run.inputs, sequence, &mut workspace, &mut layer);
         let Prefix { sequence, layers } = prefix.payload().unwrap();
-        let (actions, _) = model.suffix.denoise(&sequence.suffix, layers, &run.inputs.state, &request, &mut layer).unwrap();
+        let Sequence { suffix, .. } = sequence;
+        let (actions, _) = model.suffix.denoise(suffix, layers, &run.inputs.state, &request, &mut workspace, &mut layer).unwrap();
         let robot: Vec<f32> = actions.chunks(golden.geometry.action_dim).flat_map(|row| row[..14].to_vec()).collect();
         (layer.0[..golden.geometry.expert.width].to_vec(), robot)
     };
@@ -135,7 +137,7 @@ fn the_same_inputs_and_noise_give_the_same_bits_on_any_number_of_threads() {
     let request = DenoiseRequest { noise: golden.noise().unwrap(), steps: 3, guidance: None };
     let chunks = [1, 2, 2].map(|threads| {
         let options = ReferenceOptions { threads: Some(threads), ..Default::default() };
-        let mut model = Reference::new(golden.geometry, &golden.weights, options).unwrap();
+        let mut model = Reference::new(golden.geometry, golden.weights.clone(), options).unwrap();
         let prefix = model.prefix(&run.inputs).unwrap();
         model.denoise(&prefix, &run.inputs, &request).unwrap().actions
     });
@@ -199,9 +201,9 @@ fn incomplete_weights_are_refused_by_name() {
     for (other, tensor) in golden.weights.iter().filter(|(other, _)| *other != name) {
         incomplete.insert(other, tensor.clone());
     }
-    let error = Reference::new(golden.geometry, &incomplete, ReferenceOptions::default()).err().unwrap();
+    let error = Reference::new(golden.geometry, incomplete.clone(), ReferenceOptions::default()).err().unwrap();
     assert!(error.to_string().contains(name), "{error}");
     incomplete.insert(name, Tensor::from_f32(vec![48, 96], vec![0.0; 48 * 96]));
-    let error = Reference::new(golden.geometry, &incomplete, ReferenceOptions::default()).err().unwrap();
+    let error = Reference::new(golden.geometry, incomplete.clone(), ReferenceOptions::default()).err().unwrap();
     assert!(error.to_string().contains("[48, 96]") && error.to_string().contains("[96, 48]"), "{error}");
 }
