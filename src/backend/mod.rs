@@ -17,6 +17,11 @@ pub use probe::{NoProbe, Probe, Shown};
 
 use crate::model::{Chunk, DenoiseRequest, ModelInputs, StageTimes};
 
+/// The instruction set that products are computed with on this machine.
+pub fn instructions() -> String {
+    format!("{:?}", kernels::gemm::Instructions::detect())
+}
+
 /// What a backend is and holds.
 #[derive(Clone, Debug)]
 pub struct BackendInfo {
