@@ -24,6 +24,7 @@ pub mod backend;
 pub mod checkpoint;
 pub mod cli;
 pub mod control;
+mod html;
 pub mod model;
 #[cfg(feature = "ros")]
 pub mod node;

@@ -123,7 +123,7 @@ impl Policy {
     /// The same with a backend that the caller opens: another one, or one that is looked at.
     pub fn open_with(
         options: &PolicyOptions,
-        open_backend: impl FnOnce(Geometry, &Weights, &BackendOptions) -> Result<Box<dyn Backend>, BackendError>,
+        open_backend: impl FnOnce(Geometry, Weights, &BackendOptions) -> Result<Box<dyn Backend>, BackendError>,
     ) -> Result<Self, PolicyError> {
         // The profile first: a mistake there should not wait for a 6 GB checkpoint.
         let profile = RobotProfile::load(&options.robot)?;
@@ -133,7 +133,7 @@ impl Policy {
         let from = OpenOptions { tokenizer: options.tokenizer.clone(), norm_stats: options.norm_stats.clone() };
         let checkpoint = Checkpoint::open(&options.checkpoint, &from)?;
         let pipeline = Pipeline::new(&checkpoint, &profile, options.resize)?;
-        let backend = open_backend(checkpoint.geometry, &checkpoint.weights, &options.backend)?;
+        let backend = open_backend(checkpoint.geometry, checkpoint.weights, &options.backend)?;
         Ok(Self {
             required_cameras: pipeline.required_cameras().map(str::to_owned).collect(),
             state_joints: profile.state_joints().map(str::to_owned).collect(),

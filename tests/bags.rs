@@ -168,7 +168,7 @@ fn no_flipped_bit_panics_or_changes_a_message_unnoticed() {
     let path = folder.path().join("bag");
     write_small_bag(&path);
     let whole = fs::read(storage_file(&path)).unwrap();
-    let messages = |path: &Path| -> Result<Vec<Vec<u8>>, ReplayError> {
+    let messages = |path: &Path| -> Result<Vec<bytes::Bytes>, ReplayError> {
         BagReader::open(path)?.messages().map(|message| message.map(|message| message.data)).collect()
     };
     let original = messages(&storage_file(&path)).unwrap();
@@ -217,7 +217,7 @@ fn other_files_and_folders_are_refused_by_name() {
     assert!(matches!(BagReader::open(folder.path()), Err(ReplayError::Metadata { .. })));
     let original = fs::read_to_string(demo_bag().join("metadata.yaml")).unwrap();
     for (from, to, word) in [
-        ("storage_identifier: mcap", "storage_identifier: sqlite3", "sqlite3"),
+        ("storage_identifier: mcap", "storage_identifier: rocks", "rocks"),
         ("compression_mode: ''", "compression_mode: FILE", "per file"),
     ] {
         fs::write(&metadata, original.replace(from, to)).unwrap();

@@ -39,7 +39,7 @@ struct Guided {
 impl Guided {
     fn open(file: &Path, golden: &Path) -> Self {
         let golden = Golden::open(golden).unwrap();
-        let model = Reference::new(golden.geometry, &golden.weights, ReferenceOptions::default()).unwrap();
+        let model = Reference::new(golden.geometry, golden.weights.clone(), ReferenceOptions::default()).unwrap();
         Self { file: fs::read(file).unwrap(), golden, model }
     }
 

@@ -164,7 +164,7 @@ fn bfloat16_weights_agree_with_float32_weights_to_their_rounding() {
     let geometry = Geometry::tiny();
     let [wide, narrow] = [Dtype::F32, Dtype::BF16].map(|dtype| {
         let weights = synthetic::weights(&geometry, dtype, |_| ());
-        let mut model = Reference::new(geometry, &weights, ReferenceOptions::default()).unwrap();
+        let mut model = Reference::new(geometry, weights, ReferenceOptions::default()).unwrap();
         let inputs = common::model_inputs(&geometry);
         let prefix = model.prefix(&inputs).unwrap();
         let request = DenoiseRequest { noise: noise(0, 0, geometry.horizon * geometry.action_dim), steps: 10, guidance: None };

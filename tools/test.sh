@@ -38,6 +38,8 @@ logged with_ros cargo test --release --locked --features ros --lib --bins -- --n
 
 say "TTNN, for the replay of recorded graphs"
 tools/setup_ttnn.sh
+say "Browser, for the page of a replay"
+tools/setup_chromium.sh
 say "Python peers, over DDS and on TTNN's mock card"
 mkdir -p build/tests/ros_log
 export ROS_LOG_DIR=$PWD/build/tests/ros_log ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST

@@ -61,7 +61,7 @@ pub trait Backend: Send {
         let prefix = self.prefix(inputs)?;
         self.denoise(&prefix, inputs, request)
     }
-    /// Rate of a large product where the backend computes, in GFLOP/s: what its stages are measured by.
+    /// What the arithmetic units can do where the backend computes, in GFLOP/s: what its stages are measured by.
     fn peak_gflops(&self) -> Option<f64> {
         None
     }
@@ -97,6 +97,8 @@ pub enum BackendError {
     TensorShape { name: String, found: Vec<usize>, expected: Vec<usize> },
     #[error("Cannot start {threads} threads: {reason}")]
     Threads { threads: usize, reason: String },
+    #[error("No memory for the packed weights: {0}. Free some, or take a checkpoint in bfloat16, which needs half of it")]
+    Memory(std::io::Error),
     #[error("This prefix cache was overwritten by a newer one. Compute the prefix again")]
     StaleCache,
     #[error(

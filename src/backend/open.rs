@@ -48,19 +48,19 @@ impl BackendOptions {
     }
 }
 
-/// A backend with the weights of a model of `geometry`.
-pub fn open(geometry: Geometry, weights: &Weights, options: &BackendOptions) -> Result<Box<dyn Backend>, BackendError> {
+/// A backend with the weights of a model of `geometry`, which are let go as they are packed.
+pub fn open(geometry: Geometry, weights: Weights, options: &BackendOptions) -> Result<Box<dyn Backend>, BackendError> {
     match options.kind {
         BackendKind::Reference => {
             let reference = ReferenceOptions { threads: options.threads, ..Default::default() };
             Ok(Box::new(Reference::new(geometry, weights, reference)?))
         }
-        BackendKind::Ttnn => card(geometry, weights, options),
+        BackendKind::Ttnn => card(geometry, &weights, options),
         BackendKind::TtnnHost => {
             let name = "CPU in the number formats of a Wormhole card".to_owned();
             let device = DeviceInfo { name, ..DeviceInfo::wormhole(CoreGrid { x: 8, y: 8 }) };
             let host = Host::new(device, Numerics::Kernels).on(pool("ttnn_host", options.threads)?);
-            resident(host, "ttnn_host", geometry, weights, Dispatch::EachOp, options)
+            resident(host, "ttnn_host", geometry, &weights, Dispatch::EachOp, options)
         }
     }
 }

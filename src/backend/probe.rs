@@ -6,6 +6,11 @@ use std::collections::BTreeMap;
 pub trait Probe {
     /// `values` is row-major with rows of `width` entries. Prefix tensors have one row for each computed prefix row.
     fn tensor(&mut self, name: &str, width: usize, values: &[f32]);
+
+    /// Whether tensors that only it sees are worth making.
+    fn watches(&self) -> bool {
+        true
+    }
 }
 
 /// Looks at nothing, at no cost.
@@ -13,6 +18,10 @@ pub struct NoProbe;
 
 impl Probe for NoProbe {
     fn tensor(&mut self, _: &str, _: usize, _: &[f32]) {}
+
+    fn watches(&self) -> bool {
+        false
+    }
 }
 
 /// Keeps every tensor with its width, by name.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
 use crate::progress;
 
@@ -171,6 +171,16 @@ impl Tensor {
         }
     }
 
+    /// Gives the memory of values that are mapped from a file back to the system. They can still be read, from the file again.
+    pub fn let_go(&self) {
+        #[cfg(unix)]
+        if let Storage::Mapped(map, range) = &self.storage {
+            // SAFETY: the map is shared with the file and read-only, so a page that was dropped is read from the file again. An advice
+            // that the system does not take changes nothing.
+            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+        }
+    }
+
     /// All values as float32.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.len()];
@@ -197,6 +207,12 @@ impl Weights {
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) -> Option<Tensor> {
         self.fingerprint.take();
         self.tensors.insert(name.into(), tensor)
+    }
+
+    /// Takes a tensor out.
+    pub fn remove(&mut self, name: &str) -> Option<Tensor> {
+        self.fingerprint.take();
+        self.tensors.remove(name)
     }
 
     /// Hash of names, shapes, formats and every value. Computed once: it reads gigabytes.

@@ -123,8 +123,7 @@ fn measure(args: &Args) -> Result<Outcome, CliError> {
         WeightFormat::Bf16 => Dtype::BF16,
     };
     let (geometry, weights) = super::weights(&args.geometry, dtype)?;
-    let mut model = backend::open(geometry, &weights, &args.backend.options())?;
-    drop(weights);
+    let mut model = backend::open(geometry, weights, &args.backend.options())?;
 
     let tokens = args.tokens.unwrap_or(geometry.prompt_slots.min(20));
     let bar = progress::bar("Inferences", args.runs as u64 + 1);

@@ -56,7 +56,7 @@ fn compare_backends(args: &Args) -> Result<ExitCode, CliError> {
         return Err(CliError::NothingToCompare);
     }
     let (geometry, weights) = super::weights(&args.geometry, Dtype::BF16)?;
-    let report = verify_against_reference(&geometry, &weights, STEPS, &options)?;
+    let report = verify_against_reference(&geometry, weights, STEPS, &options)?;
     super::print(format_args!("{report}\n"))?;
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

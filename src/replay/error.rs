@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 pub enum ReplayError {
     #[error("Cannot access {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{} is neither a rosbag2 folder (no metadata.yaml in it) nor an .mcap file", .0.display())]
+    #[error("{} is neither a rosbag2 folder (no metadata.yaml in it) nor an .mcap or .db3 file", .0.display())]
     NotABag(PathBuf),
     #[error("{} exists already and no bag is written over. Remove it or choose another folder", .0.display())]
     Exists(PathBuf),
@@ -20,6 +20,19 @@ pub enum ReplayError {
     Truncated { path: PathBuf, record: &'static str, offset: u64 },
     #[error("{} is damaged in the {record} at byte {offset}: {reason}", path.display())]
     Corrupt { path: PathBuf, record: &'static str, offset: u64, reason: String },
+    #[error("{} is no rosbag2 database: {reason}", path.display())]
+    Database { path: PathBuf, reason: String },
+    #[error("{} is damaged at row {row} of its messages: {reason}", path.display())]
+    Row { path: PathBuf, row: i64, reason: String },
+    #[error(
+        "{} holds messages that the recorder did not move into the database. `sqlite3 BAG.db3 vacuum` does so, on a copy of both files",
+        .0.display()
+    )]
+    Journal(PathBuf),
+    #[error("{} has no metadata.yaml. The recording was not ended properly; `ros2 bag reindex` makes one", .0.display())]
+    NoMetadata(PathBuf),
+    #[error("{} holds no messages", .0.display())]
+    Empty(PathBuf),
     #[error("{} lists {claimed} messages and holds {found}. Some were lost", path.display())]
     Lost { path: PathBuf, claimed: u64, found: u64 },
     #[error("Topic {topic} has the type {found} and {expected} was expected")]
@@ -36,6 +49,21 @@ pub enum ReplayError {
     Missing { path: PathBuf, what: String, found: String },
     #[error("Cannot draw {}: {reason}", path.display())]
     Picture { path: PathBuf, reason: String },
+}
+
+impl ReplayError {
+    /// Whether a part of a bag is lost and the rest can be read: see [`super::BagReader::open_salvaging`].
+    pub fn is_data_loss(&self) -> bool {
+        matches!(
+            self,
+            Self::Truncated { .. }
+                | Self::Corrupt { .. }
+                | Self::Row { .. }
+                | Self::Journal(_)
+                | Self::NoMetadata(_)
+                | Self::Lost { .. }
+        )
+    }
 }
 
 /// Why bytes are not the CDR encoding of a message.

@@ -1,7 +1,7 @@
 //! One MCAP file: where its chunks and messages lie, and the records inside a chunk.
 //!
-//! Lengths in the file are claims. Each is held against the file's size (or [`LARGEST_CHUNK`] after decompression) before anything is
-//! allocated for it. <https://mcap.dev/spec>
+//! Lengths in the file are claims. Each is held against the file's size before anything is allocated for it; see [`super::chunk`] for
+//! sizes after decompression. <https://mcap.dev/spec>
 
 use std::{
     collections::BTreeMap,
@@ -11,20 +11,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use mcap::{
-    MAGIC,
-    records::op,
-    sans_io::{LinearReadEvent, LinearReader, LinearReaderOptions},
+use bytes::Bytes;
+use mcap::{MAGIC, records::op};
+
+use super::{
+    chunk::Unpacker,
+    error::ReplayError,
+    records::{Fields, PREFIX, Place, RawMessage, each_record},
 };
 
-use super::error::ReplayError;
-
-/// Uncompressed bytes of a chunk that are accepted. rosbag2 makes chunks of less than 5 MB.
-const LARGEST_CHUNK: u64 = 256 << 20;
-/// Opcode and length in front of every record.
-const PREFIX: u64 = 9;
 /// Channel, sequence number, log time and publish time in front of a message's data.
-const MESSAGE_HEADER: usize = 22;
+const MESSAGE_HEADER: u64 = 22;
+/// Start time, end time and uncompressed size in front of a chunk's other fields.
+const CHUNK_HEADER: u64 = 24;
+/// Messages outside of chunks that follow each other are read together up to so many bytes.
+const RUN: u64 = 1 << 20;
 
 pub(super) struct McapFile {
     path: PathBuf,
@@ -46,45 +47,36 @@ pub(super) struct Channel {
     pub offered_qos_profiles: Option<String>,
 }
 
-/// A chunk, or a message outside of chunks.
+/// A chunk record, or a run of message records outside of chunks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Block {
-    /// Offset of the record and length of its body.
+    /// Where its first record begins.
     pub offset: u64,
+    /// Bytes in the file: a chunk's body, or all records of a run.
     length: u64,
     chunked: bool,
     /// Log times of the first and last message.
     pub start: u64,
     pub end: u64,
+    /// Bytes in memory once it is read, as the file claims.
+    pub unpacked: u64,
 }
 
-pub(super) struct RawMessage {
-    pub channel: u16,
-    pub log_time: u64,
-    pub data: Vec<u8>,
+/// What the walk over the records finds besides blocks.
+#[derive(Default)]
+struct Walk {
+    definitions: Definitions,
+    /// Messages of each channel, as the summary says.
+    statistics: Option<BTreeMap<u16, u64>>,
 }
 
-/// Where an error lies.
-struct Place<'a> {
-    path: &'a Path,
-    record: &'static str,
-    offset: u64,
-}
-
-impl Place<'_> {
-    fn corrupt(&self, reason: impl Into<String>) -> ReplayError {
-        ReplayError::Corrupt { path: self.path.into(), record: self.record, offset: self.offset, reason: reason.into() }
-    }
-
-    fn truncated(&self) -> ReplayError {
-        ReplayError::Truncated { path: self.path.into(), record: self.record, offset: self.offset }
-    }
-}
+/// Name, encoding and text of each schema.
+type Schemas = BTreeMap<u16, (String, String, String)>;
 
 /// Schemas and channels as their records define them.
 #[derive(Default)]
 struct Definitions {
-    schemas: BTreeMap<u16, (String, String, String)>,
+    schemas: Schemas,
     channels: BTreeMap<u16, Channel>,
 }
 
@@ -127,54 +119,69 @@ impl Definitions {
 }
 
 impl McapFile {
-    /// Opens a file and walks over its records without unpacking chunks.
-    pub fn open(path: &Path) -> Result<Self, ReplayError> {
+    /// Opens a file that may be damaged and walks over its records. The result has the blocks in front of the first damage that is seen,
+    /// which is given too.
+    ///
+    /// Chunks are unpacked only when the file has no summary that tells what is in them, or when the walk meets a damage.
+    pub fn open_salvaging(path: &Path) -> Result<(Self, Option<ReplayError>), ReplayError> {
         let io = |source| ReplayError::Io { path: path.into(), source };
         let file = File::open(path).map_err(io)?;
         let size = file.metadata().map_err(io)?.len();
         let mut mcap =
             Self { path: path.into(), file, size, channels: BTreeMap::new(), blocks: Vec::new(), counts: BTreeMap::new() };
         mcap.expect_magic(0)?;
+        let mut walk = Walk::default();
+        let mut damage = mcap.walk(&mut walk).err();
+        mcap.channels = walk.definitions.channels;
+        match walk.statistics {
+            Some(counts) if !mcap.channels.is_empty() && damage.is_none() => mcap.counts = counts,
+            // What the chunks hold can only be told by looking into each. A damage found there lies in front of the other.
+            _ => damage = mcap.survey(walk.definitions.schemas).err().or(damage),
+        }
+        match damage {
+            Some(damage @ (ReplayError::Unsupported { .. } | ReplayError::Io { .. })) => Err(damage),
+            damage => Ok((mcap, damage)),
+        }
+    }
 
-        let mut definitions = Definitions::default();
-        let mut loose = BTreeMap::<u16, u64>::new();
-        let mut statistics = None;
+    /// Notes every record from the first to the footer.
+    fn walk(&mut self, walk: &mut Walk) -> Result<(), ReplayError> {
         let mut offset = MAGIC.len() as u64;
         loop {
-            let (opcode, length) = mcap.record_prefix(offset)?;
-            let place = mcap.place(opcode, offset);
+            let (opcode, length) = self.record_prefix(offset)?;
+            let place = Place::of(&self.path, opcode, offset);
             match opcode {
-                op::HEADER => mcap.check_profile(&mcap.body(&place, length)?, &place)?,
-                op::SCHEMA | op::CHANNEL => definitions.define(opcode, &mcap.body(&place, length)?, &place)?,
+                op::HEADER => self.check_profile(&self.body(&place, length)?, &place)?,
+                op::SCHEMA | op::CHANNEL => walk.definitions.define(opcode, &self.body(&place, length)?, &place)?,
                 op::MESSAGE => {
-                    let header = mcap.body(&place, length.min(MESSAGE_HEADER as u64))?;
-                    let mut fields = Fields { rest: &header, place: &place };
-                    let (channel, _sequence, log_time) = (fields.u16()?, fields.u32()?, fields.u64()?);
-                    *loose.entry(channel).or_default() += 1;
-                    mcap.blocks.push(Block { offset, length, chunked: false, start: log_time, end: log_time });
+                    let header = self.body(&place, length.min(MESSAGE_HEADER))?;
+                    let message = RawMessage::read(&header, &place)?;
+                    self.add_to_run(offset, PREFIX as u64 + length, message.log_time);
                 }
                 op::CHUNK => {
-                    let header = mcap.body(&place, length.min(16))?;
+                    let header = self.body(&place, length.min(CHUNK_HEADER))?;
                     let mut fields = Fields { rest: &header, place: &place };
-                    let (start, end) = (fields.u64()?, fields.u64()?);
-                    mcap.blocks.push(Block { offset, length, chunked: true, start, end });
+                    let (start, end, unpacked) = (fields.u64()?, fields.u64()?, fields.u64()?);
+                    self.blocks.push(Block { offset, length, chunked: true, start, end, unpacked });
                 }
-                op::STATISTICS => statistics = Some(read_statistics(&mcap.body(&place, length)?, &place)?),
-                op::FOOTER => {
-                    mcap.expect_magic(offset + PREFIX + length)?;
-                    break;
-                }
+                op::STATISTICS => walk.statistics = Some(read_statistics(&self.body(&place, length)?, &place)?),
+                op::FOOTER => return self.expect_magic(offset + PREFIX as u64 + length),
                 _ => {}
             }
-            offset += PREFIX + length;
+            offset += PREFIX as u64 + length;
         }
-        mcap.channels = definitions.channels;
-        match statistics {
-            Some(counts) if !mcap.channels.is_empty() => mcap.counts = counts,
-            // A file without a summary: what the chunks hold can only be told by looking into each.
-            _ => mcap.survey(loose)?,
+    }
+
+    /// Adds a message record to the run that ends where it begins, or begins one.
+    fn add_to_run(&mut self, offset: u64, length: u64, log_time: u64) {
+        match self.blocks.last_mut() {
+            Some(run) if !run.chunked && run.offset + run.length == offset && run.length + length <= RUN => {
+                run.length += length;
+                run.unpacked = run.length;
+                (run.start, run.end) = (run.start.min(log_time), run.end.max(log_time));
+            }
+            _ => self.blocks.push(Block { offset, length, chunked: false, start: log_time, end: log_time, unpacked: length }),
         }
-        Ok(mcap)
     }
 
     pub fn path(&self) -> &Path {
@@ -182,16 +189,11 @@ impl McapFile {
     }
 
     /// The messages of a block in file order.
-    pub fn read(&self, block: &Block) -> Result<Vec<RawMessage>, ReplayError> {
-        let place = self.place(if block.chunked { op::CHUNK } else { op::MESSAGE }, block.offset);
-        let body = self.body(&place, block.length)?;
-        if !block.chunked {
-            return Ok(vec![read_message(&body, &place)?]);
-        }
+    pub fn read(&self, block: &Block, unpacker: &mut Unpacker) -> Result<Vec<RawMessage>, ReplayError> {
         let mut messages = Vec::new();
-        read_chunk(&body, &place, |opcode, record| {
+        self.each_record_of(block, unpacker, |opcode, record, place| {
             if opcode == op::MESSAGE {
-                let message = read_message(record, &place)?;
+                let message = RawMessage::read(&record, place)?;
                 if !(block.start..=block.end).contains(&message.log_time) {
                     let reason = format!(
                         "a message has log time {} and the chunk says {} to {}",
@@ -199,6 +201,7 @@ impl McapFile {
                     );
                     return Err(place.corrupt(reason));
                 }
+                check_channel(&self.channels, &message, place)?;
                 messages.push(message);
             }
             Ok(())
@@ -206,25 +209,49 @@ impl McapFile {
         Ok(messages)
     }
 
-    /// Finds channels and counts messages by unpacking every chunk; `counts` has the messages outside of chunks.
-    fn survey(&mut self, mut counts: BTreeMap<u16, u64>) -> Result<(), ReplayError> {
-        let mut definitions = Definitions { schemas: BTreeMap::new(), channels: std::mem::take(&mut self.channels) };
-        for block in self.blocks.iter().filter(|block| block.chunked) {
-            let place = self.place(op::CHUNK, block.offset);
-            read_chunk(&self.body(&place, block.length)?, &place, |opcode, record| {
-                if opcode == op::MESSAGE {
-                    *counts.entry(Fields { rest: record, place: &place }.u16()?).or_default() += 1;
-                }
-                definitions.define(opcode, record, &place)
-            })?;
+    fn each_record_of(
+        &self,
+        block: &Block,
+        unpacker: &mut Unpacker,
+        mut visit: impl FnMut(u8, Bytes, &Place) -> Result<(), ReplayError>,
+    ) -> Result<(), ReplayError> {
+        if !block.chunked {
+            let place = Place::of(&self.path, op::MESSAGE, block.offset);
+            let records = self.bytes(&place, block.offset, block.length)?;
+            return each_record(&records, &place, |opcode, record, offset| {
+                visit(opcode, record, &Place { offset: block.offset + offset as u64, ..place })
+            });
         }
-        self.channels = definitions.channels;
-        self.counts = counts;
-        Ok(())
+        let place = Place::of(&self.path, op::CHUNK, block.offset);
+        let records = unpacker.chunk(&self.body(&place, block.length)?, &place)?;
+        each_record(&records, &place, |opcode, record, _| visit(opcode, record, &place))
     }
 
-    fn place(&self, opcode: u8, offset: u64) -> Place<'_> {
-        Place { path: &self.path, record: record_name(opcode), offset }
+    /// Finds channels and counts messages by unpacking every chunk. Blocks from the first damaged one on are forgotten.
+    fn survey(&mut self, schemas: Schemas) -> Result<(), ReplayError> {
+        let mut definitions = Definitions { schemas, channels: std::mem::take(&mut self.channels) };
+        let mut unpacker = Unpacker::new().map_err(|source| ReplayError::Io { path: self.path.clone(), source })?;
+        let mut damage = Ok(());
+        for (index, block) in self.blocks.iter().enumerate() {
+            let mut counts = BTreeMap::<u16, u64>::new();
+            damage = self.each_record_of(block, &mut unpacker, |opcode, record, place| {
+                if opcode == op::MESSAGE {
+                    let message = RawMessage::read(&record, place)?;
+                    check_channel(&definitions.channels, &message, place)?;
+                    *counts.entry(message.channel).or_default() += 1;
+                }
+                definitions.define(opcode, &record, place)
+            });
+            if damage.is_err() {
+                self.blocks.truncate(index);
+                break;
+            }
+            for (channel, count) in counts {
+                *self.counts.entry(channel).or_default() += count;
+            }
+        }
+        self.channels = definitions.channels;
+        damage
     }
 
     fn check_profile(&self, body: &[u8], place: &Place) -> Result<(), ReplayError> {
@@ -249,31 +276,29 @@ impl McapFile {
 
     /// Opcode and body length of the record at `offset`; the body lies within the file.
     fn record_prefix(&self, offset: u64) -> Result<(u8, u64), ReplayError> {
-        let left = self.size.saturating_sub(offset);
-        if left < PREFIX {
-            return Err(Place { path: &self.path, record: "records", offset }.truncated());
-        }
         let place = Place { path: &self.path, record: "records", offset };
-        let prefix = self.bytes(&place, offset, PREFIX)?;
+        let left = self.size.saturating_sub(offset);
+        let Some(left) = left.checked_sub(PREFIX as u64) else { return Err(place.truncated()) };
+        let prefix = self.bytes(&place, offset, PREFIX as u64)?;
         let mut fields = Fields { rest: &prefix, place: &place };
         let (opcode, length) = (fields.u8()?, fields.u64()?);
-        if length > left - PREFIX {
-            return Err(self.place(opcode, offset).truncated());
+        if length > left {
+            return Err(Place::of(&self.path, opcode, offset).truncated());
         }
         Ok((opcode, length))
     }
 
     /// The first `length` bytes of a record's body.
-    fn body(&self, place: &Place, length: u64) -> Result<Vec<u8>, ReplayError> {
-        self.bytes(place, place.offset + PREFIX, length)
+    fn body(&self, place: &Place, length: u64) -> Result<Bytes, ReplayError> {
+        self.bytes(place, place.offset + PREFIX as u64, length)
     }
 
     /// `length` bytes, which the caller has held against the file's size.
-    fn bytes(&self, place: &Place, offset: u64, length: u64) -> Result<Vec<u8>, ReplayError> {
+    fn bytes(&self, place: &Place, offset: u64, length: u64) -> Result<Bytes, ReplayError> {
         let length = usize::try_from(length).map_err(|_| place.corrupt("it is larger than the address space"))?;
         let mut bytes = vec![0; length];
         match self.file.read_exact_at(&mut bytes, offset) {
-            Ok(()) => Ok(bytes),
+            Ok(()) => Ok(bytes.into()),
             // Somebody shortened the file after it was opened.
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(place.truncated()),
             Err(source) => Err(ReplayError::Io { path: self.path.clone(), source }),
@@ -281,11 +306,11 @@ impl McapFile {
     }
 }
 
-fn read_message(body: &[u8], place: &Place) -> Result<RawMessage, ReplayError> {
-    let mut fields = Fields { rest: body, place };
-    let (channel, _sequence, log_time) = (fields.u16()?, fields.u32()?, fields.u64()?);
-    let _publish_time = fields.u64()?;
-    Ok(RawMessage { channel, log_time, data: fields.rest.to_vec() })
+fn check_channel(channels: &BTreeMap<u16, Channel>, message: &RawMessage, place: &Place) -> Result<(), ReplayError> {
+    if channels.contains_key(&message.channel) {
+        return Ok(());
+    }
+    Err(place.corrupt(format!("a message refers to channel {}, which is not defined", message.channel)))
 }
 
 /// Messages per channel.
@@ -300,111 +325,4 @@ fn read_statistics(body: &[u8], place: &Place) -> Result<BTreeMap<u16, u64>, Rep
         counts.insert(map.u16()?, map.u64()?);
     }
     Ok(counts)
-}
-
-/// Unpacks the body of a chunk record, checks its checksum when it has one, and gives each record inside to `visit`.
-fn read_chunk(
-    body: &[u8],
-    place: &Place,
-    mut visit: impl FnMut(u8, &[u8]) -> Result<(), ReplayError>,
-) -> Result<(), ReplayError> {
-    let mut fields = Fields { rest: body, place };
-    let (_start, _end, unpacked, _crc) = (fields.u64()?, fields.u64()?, fields.u64()?, fields.u32()?);
-    fields.string()?;
-    let packed = fields.u64()?;
-    if packed != fields.rest.len() as u64 {
-        return Err(place.corrupt(format!("{packed} compressed bytes are announced and {} are there", fields.rest.len())));
-    }
-    if unpacked > LARGEST_CHUNK {
-        return Err(place.corrupt(format!("{unpacked} uncompressed bytes are announced; at most {LARGEST_CHUNK} are accepted")));
-    }
-    // Within `body.len()` or LARGEST_CHUNK, and so within the address space.
-    let limit = body.len().max(unpacked as usize);
-    let mut reader = LinearReader::new_with_options(
-        LinearReaderOptions::default()
-            .with_skip_start_magic(true)
-            .with_skip_end_magic(true)
-            .with_prevalidate_chunk_crcs(true)
-            .with_record_length_limit(limit),
-    );
-    let mut prefix = [0; PREFIX as usize];
-    prefix[0] = op::CHUNK;
-    prefix[1..].copy_from_slice(&(body.len() as u64).to_le_bytes());
-    let mut inputs = [&prefix[..], body].into_iter();
-    let mut input: &[u8] = &[];
-    while let Some(event) = reader.next_event() {
-        match event.map_err(|error| place.corrupt(error.to_string()))? {
-            LinearReadEvent::Record { data, opcode } => visit(opcode, data)?,
-            LinearReadEvent::ReadRequest(wanted) => {
-                if input.is_empty() {
-                    input = inputs.next().unwrap_or_default();
-                }
-                let (now, later) = input.split_at(wanted.min(input.len()));
-                reader.insert(now.len()).copy_from_slice(now);
-                reader.notify_read(now.len());
-                input = later;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn record_name(opcode: u8) -> &'static str {
-    match opcode {
-        op::HEADER => "header record",
-        op::FOOTER => "footer record",
-        op::SCHEMA => "schema record",
-        op::CHANNEL => "channel record",
-        op::MESSAGE => "message record",
-        op::CHUNK => "chunk record",
-        op::MESSAGE_INDEX => "message index record",
-        op::CHUNK_INDEX => "chunk index record",
-        op::STATISTICS => "statistics record",
-        op::METADATA => "metadata record",
-        op::ATTACHMENT => "attachment record",
-        op::DATA_END => "data end record",
-        _ => "record of another kind",
-    }
-}
-
-/// Little-endian fields of a record, read from the front.
-struct Fields<'a, 'p> {
-    rest: &'a [u8],
-    place: &'p Place<'p>,
-}
-
-impl<'a> Fields<'a, '_> {
-    fn bytes(&mut self, length: usize) -> Result<&'a [u8], ReplayError> {
-        let (bytes, rest) =
-            self.rest.split_at_checked(length).ok_or_else(|| self.place.corrupt("a field is longer than the record"))?;
-        self.rest = rest;
-        Ok(bytes)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], ReplayError> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.bytes(N)?);
-        Ok(array)
-    }
-
-    fn u8(&mut self) -> Result<u8, ReplayError> {
-        Ok(u8::from_le_bytes(self.array()?))
-    }
-
-    fn u16(&mut self) -> Result<u16, ReplayError> {
-        Ok(u16::from_le_bytes(self.array()?))
-    }
-
-    fn u32(&mut self) -> Result<u32, ReplayError> {
-        Ok(u32::from_le_bytes(self.array()?))
-    }
-
-    fn u64(&mut self) -> Result<u64, ReplayError> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
-    fn string(&mut self) -> Result<String, ReplayError> {
-        let length = self.u32()? as usize;
-        String::from_utf8(self.bytes(length)?.to_vec()).map_err(|_| self.place.corrupt("a string is not UTF-8"))
-    }
 }

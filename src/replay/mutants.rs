@@ -126,7 +126,7 @@ impl Run {
                 let values = values.into_iter().map(|value| scale * value).collect();
                 changed.insert(name, Tensor::from_f32(old.shape().to_vec(), values));
             }
-            Ok(Box::new(Reference::new(geometry, &changed, ReferenceOptions::default())?))
+            Ok(Box::new(Reference::new(geometry, changed, ReferenceOptions::default())?))
         });
         self
     }

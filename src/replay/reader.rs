@@ -1,16 +1,21 @@
-//! Reads rosbag2 bags with MCAP storage.
+//! Reads rosbag2 bags with MCAP or SQLite storage.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use bytes::Bytes;
+
 use super::{
+    chunk::{LARGEST_CHUNK, Unpacker},
     error::ReplayError,
-    mcap_file::{Block, Channel, McapFile, RawMessage},
+    mcap_file::{Channel, McapFile},
+    merge::{BlockMerge, RowMerge, StoredMessage, new_unpacker},
     metadata::{Information, Qos},
+    sqlite_file::SqliteFile,
 };
 
 /// A topic of a bag.
@@ -19,7 +24,7 @@ pub struct Topic {
     pub name: String,
     /// `sensor_msgs/msg/JointState`
     pub type_name: String,
-    /// Definition of the type and of those it uses, in `.msg` syntax ("ros2msg").
+    /// Definition of the type and of those it uses, in `.msg` syntax ("ros2msg"). Empty when neither the bag nor this package has it.
     pub schema: String,
     /// What the recorded publisher offered, when the bag knows.
     pub qos: Option<Qos>,
@@ -42,19 +47,27 @@ pub struct BagMessage {
     pub topic: usize,
     /// Nanoseconds since the epoch.
     pub log_time: u64,
-    /// CDR with its encapsulation header.
-    pub data: Vec<u8>,
+    /// CDR with its encapsulation header. It shares the memory of the chunk that it came in, so keep copies only of what is needed.
+    pub data: Bytes,
 }
 
-/// An opened bag: a rosbag2 folder or a bare `.mcap` file.
+/// An opened bag: a rosbag2 folder or a bare `.mcap` or `.db3` file.
 ///
-/// Opening walks over the files' records and unpacks nothing. Iterating holds only those chunks in memory that overlap in time.
+/// Opening walks over the files' records and unpacks nothing where they have a summary. Iterating holds only those chunks in memory that
+/// overlap in time.
 pub struct BagReader {
     path: PathBuf,
-    files: Vec<McapFile>,
+    storage: Storage,
     topics: Vec<Topic>,
     /// Topic of each channel of each file.
-    topic_of: Vec<BTreeMap<u16, usize>>,
+    topic_of: Vec<BTreeMap<i64, usize>>,
+    /// Whether each message is compressed by itself.
+    packed_messages: bool,
+}
+
+enum Storage {
+    Mcap(Arc<Vec<McapFile>>),
+    Sqlite(Vec<SqliteFile>),
 }
 
 impl std::fmt::Debug for BagReader {
@@ -64,27 +77,102 @@ impl std::fmt::Debug for BagReader {
 }
 
 impl BagReader {
+    /// Opens a bag that must be whole. Damage inside a chunk or message shows when it is read.
     pub fn open(path: &Path) -> Result<Self, ReplayError> {
-        let kind = fs::metadata(path).map_err(|source| ReplayError::Io { path: path.into(), source })?;
-        let files = if kind.is_dir() {
-            storage_files(path)?
-        } else if path.extension().is_some_and(|extension| extension == "mcap") {
-            vec![path.to_path_buf()]
-        } else {
-            return Err(ReplayError::NotABag(path.into()));
+        let (bag, damage) = Self::read_files(path)?;
+        damage.map_or(Ok(bag), Err)
+    }
+
+    /// Opens a bag that may be damaged. The reader has what lies in front of the first damage, which is given too; a damage that opening
+    /// does not see ends [`BagReader::messages`]. A bag without one readable message is an error.
+    ///
+    /// A folder without metadata, as a recorder leaves it that was killed, is read as the storage files in it.
+    pub fn open_salvaging(path: &Path) -> Result<(Self, Option<ReplayError>), ReplayError> {
+        let (bag, damage) = Self::read_files(path)?;
+        if bag.message_count() == 0 {
+            return Err(damage.unwrap_or(ReplayError::Empty(path.into())));
+        }
+        Ok((bag, damage))
+    }
+
+    fn read_files(path: &Path) -> Result<(Self, Option<ReplayError>), ReplayError> {
+        let contents = Contents::find(path)?;
+        let mut damage = contents.damage;
+        let (mut mcap, mut sqlite) = (Vec::new(), Vec::new());
+        for file in &contents.files {
+            let opened = match contents.kind {
+                Kind::Mcap => McapFile::open_salvaging(file).map(|(file, damage)| {
+                    mcap.push(file);
+                    damage
+                }),
+                Kind::Sqlite => SqliteFile::open_salvaging(file, file).map(|(file, damage)| {
+                    sqlite.push(file);
+                    damage
+                }),
+            };
+            // What follows a damage would leave a hole in front of it.
+            match opened {
+                Ok(None) => {}
+                Ok(Some(found)) => {
+                    damage = damage.or(Some(found));
+                    break;
+                }
+                Err(found) if mcap.is_empty() && sqlite.is_empty() => return Err(found),
+                Err(found) => {
+                    damage = damage.or(Some(found));
+                    break;
+                }
+            }
+        }
+        let storage = match contents.kind {
+            Kind::Mcap => Storage::Mcap(Arc::new(mcap)),
+            Kind::Sqlite => Storage::Sqlite(sqlite),
         };
-        let files = files.iter().map(|file| McapFile::open(file)).collect::<Result<Vec<_>, _>>()?;
-        let mut bag = Self { path: path.into(), files, topics: Vec::new(), topic_of: Vec::new() };
-        for file in &bag.files {
+        let mut bag = Self {
+            path: path.into(),
+            storage,
+            topics: Vec::new(),
+            topic_of: Vec::new(),
+            packed_messages: contents.packed_messages,
+        };
+        bag.add_topics()?;
+        let (claimed, found) = (contents.message_count, bag.message_count());
+        if claimed > found {
+            damage = damage.or(Some(ReplayError::Lost { path: path.into(), claimed, found }));
+        }
+        Ok((bag, damage))
+    }
+
+    fn add_topics(&mut self) -> Result<(), ReplayError> {
+        let topics = &mut self.topics;
+        let mut of_file = |path: &Path, channels: Vec<(i64, &Channel, Option<&u64>)>| -> Result<_, ReplayError> {
             let mut topic_of = BTreeMap::new();
-            for (&id, channel) in &file.channels {
-                let topic = add_topic(&mut bag.topics, channel, file.path())?;
-                bag.topics[topic].message_count += file.counts.get(&id).copied().unwrap_or(0);
+            for (id, channel, count) in channels {
+                let topic = add_topic(topics, channel, path)?;
+                topics[topic].message_count += count.copied().unwrap_or(0);
                 topic_of.insert(id, topic);
             }
-            bag.topic_of.push(topic_of);
-        }
-        Ok(bag)
+            Ok(topic_of)
+        };
+        self.topic_of = match &self.storage {
+            Storage::Mcap(files) => files
+                .iter()
+                .map(|file| {
+                    let channels = file.channels.iter();
+                    let channels = channels.map(|(&id, channel)| (id.into(), channel, file.counts.get(&id)));
+                    of_file(file.path(), channels.collect())
+                })
+                .collect::<Result<_, _>>()?,
+            Storage::Sqlite(files) => files
+                .iter()
+                .map(|file| {
+                    let channels = file.channels.iter();
+                    let channels = channels.map(|(&id, channel)| (id, channel, file.counts.get(&id)));
+                    of_file(file.path(), channels.collect())
+                })
+                .collect::<Result<_, _>>()?,
+        };
+        Ok(())
     }
 
     pub fn path(&self) -> &Path {
@@ -119,45 +207,119 @@ impl BagReader {
         ReplayError::Missing { path: self.path.clone(), what, found }
     }
 
+    /// The error of a message that was read and cannot be used.
+    fn damaged(&self, message: &StoredMessage, reason: String) -> ReplayError {
+        match &self.storage {
+            Storage::Mcap(files) => {
+                let path = files[message.file].path().into();
+                ReplayError::Corrupt { path, record: "message record", offset: message.place.unsigned_abs(), reason }
+            }
+            Storage::Sqlite(files) => ReplayError::Row { path: files[message.file].path().into(), row: message.place, reason },
+        }
+    }
+
     pub fn message_count(&self) -> u64 {
         self.topics.iter().map(|topic| topic.message_count).sum()
     }
 
     /// Log times of the first and last message in nanoseconds; `None` for an empty bag.
     pub fn time_range(&self) -> Option<(u64, u64)> {
-        // A chunk that only defines channels has both times zero.
-        let blocks = || self.files.iter().flat_map(|file| &file.blocks).filter(|block| block.end > 0);
-        Some((blocks().map(|block| block.start).min()?, blocks().map(|block| block.end).max()?))
+        let ranges: Vec<_> = match &self.storage {
+            // A chunk that only defines channels has both times zero.
+            Storage::Mcap(files) => {
+                let blocks = files.iter().flat_map(|file| &file.blocks).filter(|block| block.end > 0);
+                blocks.map(|block| (block.start, block.end)).collect()
+            }
+            Storage::Sqlite(files) => files.iter().filter_map(|file| file.range).collect(),
+        };
+        Some((ranges.iter().map(|range| range.0).min()?, ranges.iter().map(|range| range.1).max()?))
     }
 
     /// All messages in log-time order; equal times in file order. Ends after the first error.
+    ///
+    /// A damaged chunk or row ends it behind what was whole in front of it.
     pub fn messages(&self) -> Messages<'_> {
-        let mut blocks: Vec<_> =
-            self.files.iter().enumerate().flat_map(|(file, mcap)| mcap.blocks.iter().map(move |block| (file, *block))).collect();
-        blocks.sort_by_key(|(file, block)| Reverse((block.start, *file, block.offset)));
-        Messages { bag: self, blocks, pending: BinaryHeap::new(), read: 0, done: false }
+        Messages { bag: self, state: State::New, unpacker: None, read: 0 }
     }
 }
 
-/// Paths of the storage files that a bag folder's metadata lists.
-fn storage_files(folder: &Path) -> Result<Vec<PathBuf>, ReplayError> {
-    let metadata = folder.join("metadata.yaml");
-    if !metadata.is_file() {
-        return Err(ReplayError::NotABag(folder.into()));
+/// What a path holds.
+struct Contents {
+    kind: Kind,
+    files: Vec<PathBuf>,
+    /// As the metadata says.
+    message_count: u64,
+    packed_messages: bool,
+    damage: Option<ReplayError>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Mcap,
+    Sqlite,
+}
+
+impl Kind {
+    fn of_file(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()? {
+            "mcap" => Some(Self::Mcap),
+            "db3" => Some(Self::Sqlite),
+            _ => None,
+        }
     }
-    let information = Information::read(&metadata)?;
-    let unsupported = |what| Err(ReplayError::Unsupported { path: folder.into(), what });
-    if information.storage_identifier != "mcap" {
-        return unsupported(format!("its storage is {:?}, not \"mcap\"", information.storage_identifier));
+}
+
+impl Contents {
+    fn find(path: &Path) -> Result<Self, ReplayError> {
+        let found = fs::metadata(path).map_err(|source| ReplayError::Io { path: path.into(), source })?;
+        if found.is_dir() {
+            return if path.join("metadata.yaml").is_file() { Self::listed(path) } else { Self::unlisted(path) };
+        }
+        let kind = Kind::of_file(path).ok_or_else(|| ReplayError::NotABag(path.into()))?;
+        Ok(Self { kind, files: vec![path.into()], message_count: 0, packed_messages: false, damage: None })
     }
-    if !information.compression_mode.is_empty() {
+
+    /// The storage files that a bag folder's metadata lists.
+    fn listed(folder: &Path) -> Result<Self, ReplayError> {
+        let metadata = folder.join("metadata.yaml");
+        let information = Information::read(&metadata)?;
+        let unsupported = |what| ReplayError::Unsupported { path: folder.into(), what };
+        let kind = match information.storage_identifier.as_str() {
+            "mcap" => Kind::Mcap,
+            "sqlite3" => Kind::Sqlite,
+            other => return Err(unsupported(format!("its storage is {other:?}, neither \"mcap\" nor \"sqlite3\""))),
+        };
         let (mode, format) = (information.compression_mode.to_lowercase(), &information.compression_format);
-        return unsupported(format!("it is compressed per {mode} with {format}"));
+        let packed_messages = match (mode.as_str(), format.as_str()) {
+            ("" | "none", _) => false,
+            ("message", "zstd") => true,
+            _ => return Err(unsupported(format!("it is compressed per {mode} with {format}"))),
+        };
+        if information.relative_file_paths.is_empty() {
+            return Err(ReplayError::Metadata { path: metadata, reason: "it lists no storage files".into() });
+        }
+        let files = information.relative_file_paths.iter().map(|file| folder.join(file)).collect();
+        Ok(Self { kind, files, message_count: information.message_count, packed_messages, damage: None })
     }
-    if information.relative_file_paths.is_empty() {
-        return Err(ReplayError::Metadata { path: metadata, reason: "it lists no storage files".into() });
+
+    /// The storage files of a folder that has no metadata, in the order of their numbers.
+    fn unlisted(folder: &Path) -> Result<Self, ReplayError> {
+        let io = |source| ReplayError::Io { path: folder.into(), source };
+        let mut files = Vec::new();
+        for entry in fs::read_dir(folder).map_err(io)? {
+            let file = entry.map_err(io)?.path();
+            files.extend(Kind::of_file(&file).map(|kind| (kind, file)));
+        }
+        let Some(&(kind, _)) = files.first() else { return Err(ReplayError::NotABag(folder.into())) };
+        if files.iter().any(|(other, _)| *other != kind) {
+            return Err(ReplayError::NotABag(folder.into()));
+        }
+        let mut files: Vec<_> = files.into_iter().map(|(_, file)| file).collect();
+        // bag_2.mcap comes before bag_10.mcap.
+        files.sort_by_cached_key(|file| (file.as_os_str().len(), file.clone()));
+        let damage = Some(ReplayError::NoMetadata(folder.into()));
+        Ok(Self { kind, files, message_count: 0, packed_messages: false, damage })
     }
-    Ok(information.relative_file_paths.iter().map(|file| folder.join(file)).collect())
 }
 
 /// Finds or makes the topic of a channel.
@@ -191,67 +353,54 @@ fn add_topic(topics: &mut Vec<Topic>, channel: &Channel, path: &Path) -> Result<
 /// Iterator over the messages of a bag: see [`BagReader::messages`].
 pub struct Messages<'a> {
     bag: &'a BagReader,
-    /// File and block still to be read, the earliest last.
-    blocks: Vec<(usize, Block)>,
-    pending: BinaryHeap<Reverse<Pending>>,
+    state: State,
+    /// For messages that are compressed one by one.
+    unpacker: Option<Unpacker>,
     read: u64,
-    done: bool,
 }
 
-struct Pending {
-    /// Log time, then file, block and place in the block.
-    order: (u64, usize, u64, usize),
-    message: RawMessage,
-}
-
-impl PartialEq for Pending {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-
-impl Eq for Pending {}
-
-impl PartialOrd for Pending {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Pending {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.order.cmp(&other.order)
-    }
+enum State {
+    New,
+    Blocks(BlockMerge),
+    Rows(RowMerge),
+    Done,
 }
 
 impl Messages<'_> {
     fn advance(&mut self) -> Result<Option<BagMessage>, ReplayError> {
-        // A block may hold earlier messages than those at hand as long as it begins no later.
-        while let Some((file, block)) = self.blocks.last()
-            && self.pending.peek().is_none_or(|Reverse(next)| block.start <= next.order.0)
-        {
-            let messages = self.bag.files[*file].read(block)?;
-            let order = |index, log_time| (log_time, *file, block.offset, index);
-            let numbered = messages.into_iter().enumerate();
-            self.pending
-                .extend(numbered.map(|(index, message)| Reverse(Pending { order: order(index, message.log_time), message })));
-            self.blocks.pop();
+        let bag = self.bag;
+        if matches!(self.state, State::New) {
+            self.state = match &bag.storage {
+                Storage::Mcap(files) => State::Blocks(BlockMerge::new(files)),
+                Storage::Sqlite(files) => State::Rows(RowMerge::new(files)?),
+            };
         }
-        let Some(Reverse(Pending { order: (log_time, file, offset, _), message })) = self.pending.pop() else {
-            let (claimed, found) = (self.bag.message_count(), self.read);
+        let next = match &mut self.state {
+            State::Blocks(blocks) => blocks.next()?,
+            State::Rows(rows) => rows.next()?,
+            State::New | State::Done => None,
+        };
+        let Some(message) = next else {
+            let (claimed, found) = (bag.message_count(), self.read);
             if claimed != found {
-                return Err(ReplayError::Lost { path: self.bag.path.clone(), claimed, found });
+                return Err(ReplayError::Lost { path: bag.path.clone(), claimed, found });
             }
             return Ok(None);
         };
-        let topic = self.bag.topic_of[file].get(&message.channel).copied().ok_or_else(|| ReplayError::Corrupt {
-            path: self.bag.files[file].path().into(),
-            record: "message record",
-            offset,
-            reason: format!("it refers to channel {}, which is not defined", message.channel),
-        })?;
+        let topic = bag.topic_of[message.file].get(&message.channel).copied();
+        let topic = topic.ok_or_else(|| bag.damaged(&message, "it belongs to no topic of the bag".into()))?;
+        let data = if bag.packed_messages { self.unpack(&message)? } else { message.data };
         self.read += 1;
-        Ok(Some(BagMessage { topic, log_time, data: message.data }))
+        Ok(Some(BagMessage { topic, log_time: message.log_time, data }))
+    }
+
+    fn unpack(&mut self, message: &StoredMessage) -> Result<Bytes, ReplayError> {
+        let unpacker = match &mut self.unpacker {
+            Some(unpacker) => unpacker,
+            none => none.insert(new_unpacker(&self.bag.path)?),
+        };
+        // A size below 2^26 fits into every address space.
+        unpacker.zstd(&message.data, LARGEST_CHUNK as usize).map_err(|reason| self.bag.damaged(message, reason))
     }
 }
 
@@ -259,11 +408,13 @@ impl Iterator for Messages<'_> {
     type Item = Result<BagMessage, ReplayError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
+        if matches!(self.state, State::Done) {
             return None;
         }
         let next = self.advance().transpose();
-        self.done = !matches!(next, Some(Ok(_)));
+        if !matches!(next, Some(Ok(_))) {
+            self.state = State::Done;
+        }
         next
     }
 }

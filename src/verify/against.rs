@@ -17,11 +17,11 @@ use crate::{
 /// and once with one of them absent, with prompts of different lengths, and each again guided by the reference's chunk.
 pub fn verify_against_reference(
     geometry: &Geometry,
-    weights: &Weights,
+    weights: Weights,
     steps: usize,
     options: &BackendOptions,
 ) -> Result<Report, VerifyError> {
-    let mut backend = backend::open(*geometry, weights, options)?;
+    let mut backend = backend::open(*geometry, weights.clone(), options)?;
     let mut reference = Reference::new(*geometry, weights, ReferenceOptions { threads: options.threads, ..Default::default() })?;
     let title = format!("{}: {} parameters, against the reference backend", backend.describe().device, geometry.parameters());
     let mut report = Report::titled(title);

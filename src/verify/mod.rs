@@ -54,14 +54,16 @@ pub enum VerifyError {
 
 /// Compares every tensor of the golden set in `dir`, computing all rows and again only the needed ones.
 pub fn verify(dir: &Path, threads: Option<usize>) -> Result<Report, VerifyError> {
-    let golden = Golden::open(dir)?;
+    let mut golden = Golden::open(dir)?;
     if golden.runs()?.is_empty() {
         return Err(VerifyError::NoRuns(golden.dir));
     }
     let mut report = Report::new(&golden);
-    let geometry = golden.geometry;
+    // Not a copy: the published size in float32 fits into memory once.
+    let weights = std::mem::take(&mut golden.weights);
+    let mut model = Reference::new(golden.geometry, weights, ReferenceOptions { rows: Rows::All, threads })?;
     for rows in [Rows::All, Rows::Needed] {
-        let mut model = Reference::new(geometry, &golden.weights, ReferenceOptions { rows, threads })?;
+        model.compute(rows);
         for run in golden.runs()? {
             let mut comparison = Comparison::new(&golden, &run, rows, golden.precision);
             if run.has_intermediates {
@@ -92,13 +94,13 @@ pub fn verify(dir: &Path, threads: Option<usize>) -> Result<Report, VerifyError>
 /// Compares what a card's graph shows with the golden set in `dir`: keys and values as the expert reads them, the expert's layers with
 /// the state token's row, and the actions, within the bounds of bfloat16.
 pub fn verify_card(dir: &Path, options: &BackendOptions) -> Result<Report, VerifyError> {
-    let golden = Golden::open(dir)?;
+    let mut golden = Golden::open(dir)?;
     if golden.runs()?.is_empty() {
         return Err(VerifyError::NoRuns(golden.dir));
     }
     let shown = ["prefix.kv.", "step.0.layer."];
     let mut report = Report::of(&golden, |name| shown.iter().any(|start| name.starts_with(start)) || name.ends_with("actions"));
-    let mut model = backend::open(golden.geometry, &golden.weights, options)?;
+    let mut model = backend::open(golden.geometry, std::mem::take(&mut golden.weights), options)?;
     for run in golden.runs()? {
         let mut comparison = Comparison::new(&golden, &run, Rows::Needed, Precision::BF16);
         let request = DenoiseRequest { noise: golden.noise()?, steps: golden.steps, guidance: None };

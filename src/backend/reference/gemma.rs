@@ -1,20 +1,20 @@
 //! The Gemma tower: language model of the prefix and action expert of the suffix.
 
-use faer::{MatMut, MatRef};
 use rayon::prelude::*;
 
 use super::{
-    Loader, Probe,
-    attention::{Heads, KeyValues, attention},
-    linear::{Linear, Product, products},
+    Loader, Probe, Workspace,
+    attention::{Heads, Part, attention, pack, pack_attended},
+    linear::Linear,
     vision::add_rows,
 };
 use crate::{
     backend::{
         BackendError,
         kernels::{
-            elementwise::{gelu_times, multiply, rms_norm},
-            gemm::{block, blocks},
+            attention::KeyValues,
+            elementwise::{multiply, rms_norm},
+            room,
         },
     },
     model::{GemmaGeometry, Rope, Rows},
@@ -30,21 +30,12 @@ struct RmsNorm {
 
 struct Layer {
     input_layernorm: RmsNorm,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
+    /// Keys, values, queries.
+    kvq_proj: Linear,
     o_proj: Linear,
     post_attention_layernorm: RmsNorm,
-    gate_proj: Linear,
-    up_proj: Linear,
+    gate_up_proj: Linear,
     down_proj: Linear,
-}
-
-/// Keys (after RoPE) and values of one layer, each `[rows, kv_heads * head_dim]`.
-#[derive(Clone, Debug, Default)]
-pub struct LayerCache {
-    pub keys: Vec<f32>,
-    pub values: Vec<f32>,
 }
 
 /// One Gemma tower.
@@ -53,6 +44,9 @@ pub struct Gemma {
     layers: Vec<Layer>,
     norm: RmsNorm,
 }
+
+/// Keys (after RoPE) and values of one layer's heads.
+pub type LayerCache = Vec<KeyValues>;
 
 /// How far a forward pass goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +61,8 @@ pub enum Until {
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
     pub rows: &'a Rows,
+    /// The tables of `rows`.
+    pub rope: &'a Rope,
     /// Keys and values that come before the rows' own, layer by layer; empty for the prefix.
     pub past: &'a [LayerCache],
     pub until: Until,
@@ -75,123 +71,116 @@ pub struct Pass<'a> {
 }
 
 impl RmsNorm {
-    fn load(loader: &Loader<'_>, name: &str) -> Result<Self, BackendError> {
+    fn load(loader: &mut Loader, name: &str) -> Result<Self, BackendError> {
         Ok(Self { gain: loader.vector(&format!("{name}.weight"))?.iter().map(|weight| 1.0 + weight).collect() })
     }
 
+    /// `out` of one row `x`.
+    fn apply(&self, x: &[f32], out: &mut [f32]) {
+        rms_norm(x, EPSILON, out);
+        multiply(out, &self.gain);
+    }
+
+    /// `out` of all rows `x`.
     fn forward(&self, x: &[f32], out: &mut [f32]) {
         let width = self.gain.len();
-        out.par_chunks_exact_mut(width).zip(x.par_chunks_exact(width)).for_each(|(out, x)| {
-            rms_norm(x, EPSILON, out);
-            multiply(out, &self.gain);
-        });
+        out.par_chunks_exact_mut(width).zip(x.par_chunks_exact(width)).for_each(|(out, x)| self.apply(x, out));
     }
 }
 
 impl Gemma {
-    pub fn load(loader: &Loader<'_>, prefix: &str, geometry: GemmaGeometry) -> Result<Self, BackendError> {
-        let layer = |index: usize| {
+    pub fn load(loader: &mut Loader, prefix: &str, geometry: GemmaGeometry) -> Result<Self, BackendError> {
+        let mut layers = Vec::with_capacity(geometry.depth);
+        for index in 0..geometry.depth {
             let name = |part: &str| format!("{prefix}.layers.{index}.{part}");
-            Ok(Layer {
+            layers.push(Layer {
                 input_layernorm: RmsNorm::load(loader, &name("input_layernorm"))?,
-                q_proj: loader.linear(&name("self_attn.q_proj"))?,
-                k_proj: loader.linear(&name("self_attn.k_proj"))?,
-                v_proj: loader.linear(&name("self_attn.v_proj"))?,
+                kvq_proj: loader.stacked(&["k_proj", "v_proj", "q_proj"].map(|part| name(&format!("self_attn.{part}"))))?,
                 o_proj: loader.linear(&name("self_attn.o_proj"))?,
                 post_attention_layernorm: RmsNorm::load(loader, &name("post_attention_layernorm"))?,
-                gate_proj: loader.linear(&name("mlp.gate_proj"))?,
-                up_proj: loader.linear(&name("mlp.up_proj"))?,
+                gate_up_proj: loader.gated(name("mlp.gate_proj"), name("mlp.up_proj"))?,
                 down_proj: loader.linear(&name("mlp.down_proj"))?,
-            })
-        };
-        Ok(Self {
-            geometry,
-            layers: (0..geometry.depth).map(layer).collect::<Result<_, BackendError>>()?,
-            norm: RmsNorm::load(loader, &format!("{prefix}.norm"))?,
-        })
+            });
+        }
+        Ok(Self { geometry, layers, norm: RmsNorm::load(loader, &format!("{prefix}.norm"))? })
     }
 
     /// Runs `h[rows, width]` through the tower; keys are those of `pass.past` followed by the rows' own.
     ///
-    /// `h` becomes the output of the final norm, when the pass goes there. Each layer's own keys and values are handed to `keep`.
-    pub fn forward(&self, h: &mut Vec<f32>, pass: Pass<'_>, probe: &mut dyn Probe, mut keep: impl FnMut(LayerCache)) {
-        let Pass { rows, past, until, tag } = pass;
+    /// `h` becomes the output of the final norm, when the pass goes there. The rows' own keys and values go to `keep`, layer by layer.
+    pub fn forward(
+        &self,
+        h: &mut [f32],
+        pass: Pass<'_>,
+        workspace: &mut Workspace,
+        probe: &mut dyn Probe,
+        mut keep: Option<&mut Vec<LayerCache>>,
+    ) {
+        let Pass { rows, rope, past, until, tag } = pass;
         let GemmaGeometry { width, heads, kv_heads, head_dim, mlp_width, .. } = self.geometry;
         let shape = Heads { heads, kv_heads, head_dim };
         let n = rows.positions.len();
         let (q_width, kv_width) = (heads * head_dim, kv_heads * head_dim);
-        let rope = Rope::new(&rows.positions, head_dim);
 
-        let mut normed = vec![0.0; n * width];
-        let mut projected = vec![0.0; n * width];
-        let (mut q, mut attended) = (vec![0.0; n * q_width], vec![0.0; n * q_width]);
-        let mut hidden = vec![0.0; n * mlp_width];
+        let Workspace { x, qkv: kvq, own, attended, hidden, projected } = workspace;
+        let (attended, hidden, projected) =
+            (room(attended, n * q_width), room(hidden, n * mlp_width), room(projected, n * width));
         for (index, layer) in self.layers.iter().enumerate() {
             let last = until == Until::LastKeyValues && index + 1 == self.layers.len();
-            let (mut k, mut v) = (vec![0.0; n * kv_width], vec![0.0; n * kv_width]);
-            layer.input_layernorm.forward(h, &mut normed);
-            let mut wanted = vec![Product { linear: &layer.k_proj, out: &mut k }, Product { linear: &layer.v_proj, out: &mut v }];
-            if !last {
-                wanted.push(Product { linear: &layer.q_proj, out: &mut q });
-            }
-            products(&normed, &mut wanted);
-            if index == 0 {
+            let outputs = if last { 2 * kv_width } else { layer.kvq_proj.outputs() };
+            let kvq = room(kvq, n * outputs);
+            x.pack_with(n, width, |row, out| layer.input_layernorm.apply(&h[row * width..][..width], out));
+            layer.kvq_proj.forward_first(x, outputs, kvq);
+            if index == 0 && probe.watches() {
+                let mut normed = vec![0.0; n * width];
+                layer.input_layernorm.forward(h, &mut normed);
                 probe.tensor(&format!("{tag}.layer.0.input_layernorm"), width, &normed);
+                if !last {
+                    probe.tensor(&format!("{tag}.layer.0.q_proj"), q_width, &columns(kvq, outputs, 2 * kv_width, q_width));
+                }
             }
-            rotate(&rope, &mut k, kv_width);
+            kvq.par_chunks_exact_mut(outputs).enumerate().for_each(|(row, kvq)| {
+                rope.rotate(row, &mut kvq[..kv_width]);
+                rope.rotate(row, &mut kvq[2 * kv_width..]);
+            });
+            if keep.is_some() && probe.watches() {
+                probe.tensor(&format!("{tag}.kv.{index}.key"), kv_width, &columns(kvq, outputs, 0, kv_width));
+                probe.tensor(&format!("{tag}.kv.{index}.value"), kv_width, &columns(kvq, outputs, kv_width, kv_width));
+            }
+            pack(shape, 1, n, Part::new(kvq, outputs, 0), Part::new(kvq, outputs, kv_width), own);
+            if !last {
+                let queries = Part::new(kvq, outputs, 2 * kv_width);
+                attention(shape, n, queries, past.get(index).map(Vec::as_slice), own, &rows.mask, attended);
+            }
+            if let Some(keep) = &mut keep {
+                keep.push(std::mem::take(own));
+            }
             if last {
-                keep(LayerCache { keys: k, values: v });
                 return;
             }
+            pack_attended(shape, n, attended, x);
+            layer.o_proj.forward(x, projected);
             if index == 0 {
-                probe.tensor(&format!("{tag}.layer.0.q_proj"), q_width, &q);
+                probe.tensor(&format!("{tag}.layer.0.self_attn"), width, projected);
             }
-            rotate(&rope, &mut q, q_width);
-            let own = LayerCache { keys: k, values: v };
-            let segments: Vec<KeyValues<'_>> = past
-                .get(index)
-                .into_iter()
-                .chain([&own])
-                .map(|cache| KeyValues { keys: &cache.keys, values: &cache.values })
-                .collect();
-            attention(shape, &q, &segments, &rows.mask, &mut attended);
-            layer.o_proj.forward(&attended, &mut projected);
-            if index == 0 {
-                probe.tensor(&format!("{tag}.layer.0.self_attn"), width, &projected);
-            }
-            keep(own);
-            add_rows(h, &projected);
+            add_rows(h, projected);
 
-            layer.post_attention_layernorm.forward(h, &mut normed);
-            gated_hidden(layer, &normed, &mut hidden, width);
-            layer.down_proj.forward(&hidden, &mut projected);
+            x.pack_with(n, width, |row, out| layer.post_attention_layernorm.apply(&h[row * width..][..width], out));
+            layer.gate_up_proj.forward(x, hidden);
+            x.pack(hidden, mlp_width);
+            layer.down_proj.forward(x, projected);
             if index == 0 {
-                probe.tensor(&format!("{tag}.layer.0.mlp"), width, &projected);
+                probe.tensor(&format!("{tag}.layer.0.mlp"), width, projected);
             }
-            add_rows(h, &projected);
+            add_rows(h, projected);
             probe.tensor(&format!("{tag}.layer.{index}"), width, h);
         }
-        self.norm.forward(h, &mut normed);
-        std::mem::swap(h, &mut normed);
+        self.norm.forward(h, projected);
+        h.copy_from_slice(projected);
     }
 }
 
-/// `hidden = gelu(x gate^T) * (x up^T)`, one task for each block of features, so that gate and up meet in the cache.
-fn gated_hidden(layer: &Layer, x: &[f32], hidden: &mut [f32], width: usize) {
-    let n = x.len() / width;
-    let x = MatRef::from_row_major_slice(x, n, width);
-    let hidden = MatMut::from_row_major_slice_mut(hidden, n, layer.gate_proj.outputs);
-    let tasks: Vec<_> = blocks(hidden).collect();
-    tasks.into_par_iter().for_each(|(first, mut hidden)| {
-        let features = hidden.ncols();
-        let (mut gate, mut up) = (vec![0.0; n * features], vec![0.0; n * features]);
-        block(&layer.gate_proj, x, first, MatMut::from_row_major_slice_mut(&mut gate, n, features));
-        block(&layer.up_proj, x, first, MatMut::from_row_major_slice_mut(&mut up, n, features));
-        gelu_times(&mut gate, &up);
-        hidden.copy_from(MatRef::from_row_major_slice(&gate, n, features));
-    });
-}
-
-fn rotate(rope: &Rope, x: &mut [f32], width: usize) {
-    x.par_chunks_exact_mut(width).enumerate().for_each(|(row, heads)| rope.rotate(row, heads));
+/// `width` columns of `matrix[rows, stride]` from `first` on.
+fn columns(matrix: &[f32], stride: usize, first: usize, width: usize) -> Vec<f32> {
+    matrix.chunks_exact(stride).flat_map(|row| &row[first..first + width]).copied().collect()
 }

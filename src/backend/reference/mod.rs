@@ -1,13 +1,15 @@
 //! π0 on the CPU in float32: the oracle that every other backend is held against.
 //!
 //! The arithmetic is LeRobot's (which is openpi's PyTorch port): float32 projections, norms and softmax, time embedding in float64
-//! rounded once, exact `t = 1 + k dt`. Weights stay in the checkpoint's format and are widened as they are used.
+//! rounded once, exact `t = 1 + k dt`. Weights stay in the checkpoint's format, packed for the kernels, and are widened as they are used.
 
 mod attention;
 mod gemma;
 mod linear;
+mod loader;
 mod suffix;
 mod vision;
+mod workspace;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -16,14 +18,19 @@ use std::time::Instant;
 
 use self::{
     gemma::{Gemma, LayerCache, Pass, Until},
-    linear::Linear,
+    loader::Loader,
     suffix::Suffix,
     vision::Vision,
+    workspace::Workspace,
 };
-use super::{Backend, BackendError, BackendInfo, NoProbe, PrefixCache, Probe, check, open::pool};
+use super::{
+    Backend, BackendError, BackendInfo, NoProbe, PrefixCache, Probe, check,
+    kernels::gemm::{Instructions, peak_gflops},
+    open::pool,
+};
 use crate::{
     checkpoint::{Tensor, Weights},
-    model::{Camera, Chunk, DenoiseRequest, Geometry, ModelInputs, Sequence, StageTimes, layout},
+    model::{Camera, Chunk, DenoiseRequest, Geometry, ModelInputs, Rope, Sequence, StageTimes, layout},
 };
 
 /// Whether rows that cannot change the result are computed.
@@ -52,6 +59,7 @@ pub struct Reference {
     embed_tokens: Tensor,
     vlm: Gemma,
     suffix: Suffix,
+    workspace: Workspace,
     pool: rayon::ThreadPool,
     info: BackendInfo,
 }
@@ -62,55 +70,39 @@ struct Prefix {
     layers: Vec<LayerCache>,
 }
 
-/// Takes tensors out of a checkpoint and checks that each has the shape that the geometry says.
-pub struct Loader<'a> {
-    weights: &'a Weights,
-}
-
-impl Loader<'_> {
-    fn tensor(&self, name: &str) -> Result<&Tensor, BackendError> {
-        self.weights.get(name).ok_or_else(|| BackendError::MissingTensor(name.to_owned()))
-    }
-
-    fn vector(&self, name: &str) -> Result<Vec<f32>, BackendError> {
-        Ok(self.tensor(name)?.to_f32())
-    }
-
-    /// `name.weight` with `name.bias` where the model has one.
-    fn linear(&self, name: &str) -> Result<Linear, BackendError> {
-        let bias = self.weights.get(&format!("{name}.bias")).map(Tensor::to_f32);
-        Ok(Linear::new(self.tensor(&format!("{name}.weight"))?.clone(), bias))
-    }
-}
-
 impl Reference {
-    /// Takes the weights of a model of `geometry`. Large matrices are shared with `weights`, not copied.
-    pub fn new(geometry: Geometry, weights: &Weights, options: ReferenceOptions) -> Result<Self, BackendError> {
-        check::weights(&geometry, weights)?;
-        let loader = Loader { weights };
+    /// Packs the weights of a model of `geometry`, and lets each tensor go when it is packed.
+    pub fn new(geometry: Geometry, weights: Weights, options: ReferenceOptions) -> Result<Self, BackendError> {
+        check::weights(&geometry, &weights)?;
         let pool = pool("reference", options.threads)?;
-        Ok(Self {
-            geometry,
-            rows: options.rows,
-            vision: Vision::load(&loader, geometry.vision)?,
-            embed_tokens: loader.tensor(&format!("{}.embed_tokens.weight", layout::VLM))?.clone(),
-            vlm: Gemma::load(&loader, layout::VLM, geometry.vlm)?,
-            suffix: Suffix::load(&loader, &geometry)?,
-            info: BackendInfo {
-                name: "reference",
-                device: format!("CPU, {} threads", pool.current_num_threads()),
-                dtypes: dtypes(weights),
-                weight_bytes: weights.bytes(),
-            },
-            pool,
-        })
+        let (dtypes, weight_bytes) = (dtypes(&weights), weights.bytes());
+        let mut loader = Loader::new(weights);
+        let (embed_tokens, vision, vlm, suffix) = pool.install(|| {
+            Ok::<_, BackendError>((
+                loader.tensor(&format!("{}.embed_tokens.weight", layout::VLM))?,
+                Vision::load(&mut loader, geometry.vision)?,
+                Gemma::load(&mut loader, layout::VLM, geometry.vlm)?,
+                Suffix::load(&mut loader, &geometry)?,
+            ))
+        })?;
+        let device = format!("CPU with {}, {} threads", Instructions::detect().name(), pool.current_num_threads());
+        let info = BackendInfo { name: "reference", device, dtypes, weight_bytes };
+        Ok(Self { geometry, rows: options.rows, vision, embed_tokens, vlm, suffix, workspace: Workspace::default(), pool, info })
+    }
+
+    /// Changes which rows are computed from now on.
+    pub fn compute(&mut self, rows: Rows) {
+        self.rows = rows;
     }
 
     /// [`Backend::prefix`] that shows every intermediate to `probe`.
     pub fn prefix_probed(&mut self, inputs: &ModelInputs, probe: &mut (dyn Probe + Send)) -> Result<PrefixCache, BackendError> {
         check::inputs(&self.geometry, inputs)?;
         let sequence = Sequence::new(&self.valid(inputs), self.geometry.horizon);
-        self.pool.install(|| Ok(self.prefix_of(inputs, sequence, probe)))
+        let mut workspace = std::mem::take(&mut self.workspace);
+        let prefix = self.pool.install(|| self.prefix_of(inputs, sequence, &mut workspace, probe));
+        self.workspace = workspace;
+        Ok(prefix)
     }
 
     /// [`Backend::denoise`] that shows every intermediate to `probe`.
@@ -123,8 +115,9 @@ impl Reference {
     ) -> Result<Chunk, BackendError> {
         check::request(&self.geometry, inputs, request)?;
         let Prefix { sequence, layers } = prefix.payload()?;
+        let Self { suffix, workspace, pool, .. } = self;
         let (actions, steps) =
-            self.pool.install(|| self.suffix.denoise(&sequence.suffix, layers, &inputs.state, request, probe))?;
+            pool.install(|| suffix.denoise(&sequence.suffix, layers, &inputs.state, request, workspace, probe))?;
         Ok(Chunk { actions, times: StageTimes { steps, ..prefix.times.clone() } })
     }
 
@@ -140,9 +133,17 @@ impl Reference {
         }
     }
 
-    fn prefix_of(&self, inputs: &ModelInputs, sequence: Sequence, probe: &mut dyn Probe) -> PrefixCache {
-        for (name, rows) in [("positions.prefix", &sequence.prefix), ("positions.suffix", &sequence.suffix)] {
-            probe.tensor(name, 1, &rows.positions.iter().map(|&position| position as f32).collect::<Vec<_>>());
+    fn prefix_of(
+        &self,
+        inputs: &ModelInputs,
+        sequence: Sequence,
+        workspace: &mut Workspace,
+        probe: &mut dyn Probe,
+    ) -> PrefixCache {
+        if probe.watches() {
+            for (name, rows) in [("positions.prefix", &sequence.prefix), ("positions.suffix", &sequence.suffix)] {
+                probe.tensor(name, 1, &rows.positions.iter().map(|&position| position as f32).collect::<Vec<_>>());
+            }
         }
         let start = Instant::now();
         // A masked camera is what LeRobot feeds for a missing one: every value -1.
@@ -157,7 +158,7 @@ impl Reference {
                 (Camera::Masked, Rows::Needed) => None,
             })
             .unzip();
-        let mut h = self.vision.forward(&images, &slots, probe);
+        let mut h = self.vision.forward(&images, &slots, workspace, probe);
         let vision = start.elapsed();
 
         let start = Instant::now();
@@ -182,15 +183,11 @@ impl Reference {
             Rows::All => Until::Output,
             Rows::Needed => Until::LastKeyValues,
         };
-        let pass = Pass { rows: &sequence.prefix, past: &[], until, tag: "prefix" };
-        self.vlm.forward(&mut h, pass, probe, |cache| layers.push(cache));
+        let rope = Rope::new(&sequence.prefix.positions, self.geometry.vlm.head_dim);
+        let pass = Pass { rows: &sequence.prefix, rope: &rope, past: &[], until, tag: "prefix" };
+        self.vlm.forward(&mut h, pass, workspace, probe, Some(&mut layers));
         if until == Until::Output {
             probe.tensor("prefix.out", width, &h);
-        }
-        let kv_width = self.geometry.vlm.kv_heads * self.geometry.vlm.head_dim;
-        for (index, LayerCache { keys, values }) in layers.iter().enumerate() {
-            probe.tensor(&format!("prefix.kv.{index}.key"), kv_width, keys);
-            probe.tensor(&format!("prefix.kv.{index}.value"), kv_width, values);
         }
         let times = StageTimes { vision, prefix: start.elapsed(), steps: Vec::new() };
         PrefixCache::new(times, Prefix { sequence, layers })
@@ -211,7 +208,7 @@ impl Backend for Reference {
     }
 
     fn peak_gflops(&self) -> Option<f64> {
-        Some(self.pool.install(linear::peak_gflops))
+        Some(self.pool.install(peak_gflops))
     }
 
     fn infer_probed(

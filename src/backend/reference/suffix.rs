@@ -3,17 +3,19 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Loader, Probe,
+    Loader, Probe, Workspace,
     gemma::{Gemma, LayerCache, Pass, Until},
-    linear::{Linear, Product, products},
+    linear::{Finish, Linear},
 };
 use crate::{
     backend::{
         BackendError,
-        kernels::elementwise::{add, silu},
+        kernels::{
+            elementwise::{add, silu},
+            gemm::{Instructions, RowTiles},
+        },
     },
-    checkpoint::Tensor,
-    model::{DenoiseRequest, EulerSchedule, Geometry, Rows, layout, time_embedding},
+    model::{DenoiseRequest, EulerSchedule, Geometry, Rope, Rows, layout, time_embedding},
 };
 
 /// The suffix: everything that is computed anew in each Euler step.
@@ -33,21 +35,20 @@ pub struct Suffix {
 }
 
 impl Suffix {
-    pub fn load(loader: &Loader<'_>, geometry: &Geometry) -> Result<Self, BackendError> {
+    pub fn load(loader: &mut Loader, geometry: &Geometry) -> Result<Self, BackendError> {
         let width = geometry.expert.width;
         // [width, 2 width]: the columns of the action come first, then those of the time.
         let mlp_in = loader.vector("action_time_mlp_in.weight")?;
-        let half = |start: usize| {
-            let columns = mlp_in.chunks_exact(2 * width).flat_map(|row| row[start..start + width].iter().copied());
-            Tensor::from_f32(vec![width, width], columns.collect())
+        let half = |start: usize| -> Vec<f32> {
+            mlp_in.chunks_exact(2 * width).flat_map(|row| row[start..start + width].iter().copied()).collect()
         };
         let bias = loader.vector("action_time_mlp_in.bias")?;
         Ok(Self {
             geometry: *geometry,
             state_proj: loader.linear("state_proj")?,
             action_in_proj: loader.linear("action_in_proj")?,
-            action_mlp_in: Linear::new(half(0), None),
-            time_mlp_in: Linear::new(half(width), Some(bias)),
+            action_mlp_in: loader.made(&half(0), width, Finish::Nothing)?,
+            time_mlp_in: loader.made(&half(width), width, Finish::Bias(bias))?,
             action_time_mlp_out: loader.linear("action_time_mlp_out")?,
             action_out_proj: loader.linear("action_out_proj")?,
             expert: Gemma::load(loader, layout::EXPERT, geometry.expert)?,
@@ -62,6 +63,7 @@ impl Suffix {
         prefix: &[LayerCache],
         state: &[f32],
         request: &DenoiseRequest,
+        workspace: &mut Workspace,
         probe: &mut dyn Probe,
     ) -> Result<(Vec<f32>, Vec<Duration>), BackendError> {
         let schedule = EulerSchedule::new(request.steps).ok_or(BackendError::NoSteps)?;
@@ -74,32 +76,39 @@ impl Suffix {
 
         probe.tensor("state_padded", state.len(), state);
         let mut state_token = vec![0.0; width];
-        self.state_proj.forward(state, &mut state_token);
+        workspace.x.pack(state, state.len());
+        self.state_proj.forward(&workspace.x, &mut state_token);
 
         let mut x = request.noise.clone();
         let mut v = vec![0.0; x.len()];
         let (mut embedded, mut hidden) = (vec![0.0; horizon * width], vec![0.0; horizon * width]);
+        let mut h = vec![0.0; (horizon + 1) * width];
+        let rope = Rope::new(&rows.positions, self.geometry.expert.head_dim);
         let mut times = Vec::with_capacity(request.steps);
         for (step, time_row) in time_rows.chunks_exact(width).enumerate() {
             let start = Instant::now();
             probe.tensor(&format!("step.{step}.x_t"), self.geometry.action_dim, &x);
 
-            self.action_in_proj.forward(&x, &mut embedded);
-            products(&embedded, &mut [Product { linear: &self.action_mlp_in, out: &mut hidden }]);
+            let tiles = &mut workspace.x;
+            tiles.pack(&x, self.geometry.action_dim);
+            self.action_in_proj.forward(tiles, &mut embedded);
+            tiles.pack(&embedded, width);
+            self.action_mlp_in.forward(tiles, &mut hidden);
             for row in hidden.chunks_exact_mut(width) {
                 add(row, time_row);
                 silu(row);
             }
-            let mut h = vec![0.0; (horizon + 1) * width];
             h[..width].copy_from_slice(&state_token);
-            self.action_time_mlp_out.forward(&hidden, &mut h[width..]);
+            tiles.pack(&hidden, width);
+            self.action_time_mlp_out.forward(tiles, &mut h[width..]);
             probe.tensor(&format!("step.{step}.suffix_embs"), width, &h);
 
-            let pass = Pass { rows, past: prefix, until: Until::Output, tag: &format!("step.{step}") };
-            self.expert.forward(&mut h, pass, probe, |_| ());
+            let pass = Pass { rows, rope: &rope, past: prefix, until: Until::Output, tag: &format!("step.{step}") };
+            self.expert.forward(&mut h, pass, workspace, probe, None);
             probe.tensor(&format!("step.{step}.suffix_out"), width, &h);
 
-            self.action_out_proj.forward(&h[width..], &mut v);
+            workspace.x.pack(&h[width..], width);
+            self.action_out_proj.forward(&workspace.x, &mut v);
             probe.tensor(&format!("step.{step}.v_t"), self.geometry.action_dim, &v);
             if let Some(guidance) = &request.guidance {
                 guidance.guide(schedule.exact_time(step), &x, &mut v);
@@ -122,7 +131,9 @@ impl Suffix {
             .map(|value| value as f32)
             .collect();
         let mut rows = vec![0.0; embeddings.len()];
-        self.time_mlp_in.forward(&embeddings, &mut rows);
+        let mut x = RowTiles::new(Instructions::detect());
+        x.pack(&embeddings, width);
+        self.time_mlp_in.forward(&x, &mut rows);
         rows
     }
 }

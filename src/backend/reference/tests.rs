@@ -13,7 +13,7 @@ fn golden() -> Golden {
 }
 
 fn reference(golden: &Golden, rows: super::Rows) -> Reference {
-    Reference::new(golden.geometry, &golden.weights, ReferenceOptions { rows, threads: Some(2) }).unwrap()
+    Reference::new(golden.geometry, golden.weights.clone(), ReferenceOptions { rows, threads: Some(2) }).unwrap()
 }
 
 fn run_named(golden: &Golden, name: &str) -> Run {
@@ -63,7 +63,7 @@ impl Backend for OtherSequence {
     ) -> Result<Chunk, BackendError> {
         let mut sequence = Sequence::new(&self.reference.valid(inputs), self.reference.geometry.horizon);
         (self.change)(&mut sequence);
-        let prefix = self.reference.prefix_of(inputs, sequence, probe);
+        let prefix = self.reference.prefix_of(inputs, sequence, &mut Workspace::default(), probe);
         self.reference.denoise_probed(&prefix, inputs, request, probe)
     }
 }
@@ -167,7 +167,7 @@ fn the_same_inputs_and_noise_give_the_same_bits_on_any_number_of_threads() {
     let request = DenoiseRequest { noise: golden.noise().unwrap(), steps: 3, guidance: None };
     let chunks = [1, 2, 2].map(|threads| {
         let options = ReferenceOptions { threads: Some(threads), ..Default::default() };
-        let mut model = Reference::new(golden.geometry, &golden.weights, options).unwrap();
+        let mut model = Reference::new(golden.geometry, golden.weights.clone(), options).unwrap();
         let prefix = model.prefix(&run.inputs).unwrap();
         model.denoise(&prefix, &run.inputs, &request).unwrap().actions
     });
@@ -231,9 +231,9 @@ fn incomplete_weights_are_refused_by_name() {
     for (other, tensor) in golden.weights.iter().filter(|(other, _)| *other != name) {
         incomplete.insert(other, tensor.clone());
     }
-    let error = Reference::new(golden.geometry, &incomplete, ReferenceOptions::default()).err().unwrap();
+    let error = Reference::new(golden.geometry, incomplete.clone(), ReferenceOptions::default()).err().unwrap();
     assert!(error.to_string().contains(name), "{error}");
     incomplete.insert(name, Tensor::from_f32(vec![48, 96], vec![0.0; 48 * 96]));
-    let error = Reference::new(golden.geometry, &incomplete, ReferenceOptions::default()).err().unwrap();
+    let error = Reference::new(golden.geometry, incomplete.clone(), ReferenceOptions::default()).err().unwrap();
     assert!(error.to_string().contains("[48, 96]") && error.to_string().contains("[96, 48]"), "{error}");
 }

@@ -3,14 +3,17 @@
 use rayon::prelude::*;
 
 use super::{
-    Loader, Probe,
-    attention::{Heads, KeyValues, attention},
-    linear::{Linear, Product, products},
+    Loader, Probe, Workspace,
+    attention::{Heads, Part, attention, pack, pack_attended},
+    linear::Linear,
 };
 use crate::{
     backend::{
         BackendError,
-        kernels::elementwise::{add, bias_gelu, layer_norm, multiply},
+        kernels::{
+            elementwise::{add, layer_norm, multiply},
+            room,
+        },
     },
     model::{Mask, VisionGeometry, layout},
 };
@@ -26,9 +29,7 @@ pub struct LayerNorm {
 
 struct Layer {
     layer_norm1: LayerNorm,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
+    qkv_proj: Linear,
     out_proj: Linear,
     layer_norm2: LayerNorm,
     fc1: Linear,
@@ -47,40 +48,38 @@ pub struct Vision {
 }
 
 impl LayerNorm {
-    fn load(loader: &Loader<'_>, name: &str) -> Result<Self, BackendError> {
+    fn load(loader: &mut Loader, name: &str) -> Result<Self, BackendError> {
         Ok(Self { weight: loader.vector(&format!("{name}.weight"))?, bias: loader.vector(&format!("{name}.bias"))? })
     }
 
-    fn forward(&self, x: &[f32], out: &mut [f32]) {
-        let width = self.weight.len();
-        out.par_chunks_exact_mut(width).zip(x.par_chunks_exact(width)).for_each(|(out, x)| {
-            layer_norm(x, EPSILON, out);
-            multiply(out, &self.weight);
-            add(out, &self.bias);
-        });
+    /// `out` of one row `x`.
+    fn apply(&self, x: &[f32], out: &mut [f32]) {
+        layer_norm(x, EPSILON, out);
+        multiply(out, &self.weight);
+        add(out, &self.bias);
     }
 }
 
 impl Vision {
-    pub fn load(loader: &Loader<'_>, geometry: VisionGeometry) -> Result<Self, BackendError> {
-        let layer = |index: usize| {
+    pub fn load(loader: &mut Loader, geometry: VisionGeometry) -> Result<Self, BackendError> {
+        let embeddings = |part: &str| format!("{}.embeddings.{part}", layout::VISION);
+        let mut layers = Vec::with_capacity(geometry.depth);
+        for index in 0..geometry.depth {
             let name = |part: &str| format!("{}.encoder.layers.{index}.{part}", layout::VISION);
-            Ok(Layer {
+            layers.push(Layer {
                 layer_norm1: LayerNorm::load(loader, &name("layer_norm1"))?,
-                q_proj: loader.linear(&name("self_attn.q_proj"))?,
-                k_proj: loader.linear(&name("self_attn.k_proj"))?,
-                v_proj: loader.linear(&name("self_attn.v_proj"))?,
+                qkv_proj: loader.stacked(&["q_proj", "k_proj", "v_proj"].map(|part| name(&format!("self_attn.{part}"))))?,
                 out_proj: loader.linear(&name("self_attn.out_proj"))?,
                 layer_norm2: LayerNorm::load(loader, &name("layer_norm2"))?,
-                fc1: loader.linear(&name("mlp.fc1"))?,
+                fc1: loader.gelu(&name("mlp.fc1"))?,
                 fc2: loader.linear(&name("mlp.fc2"))?,
-            })
-        };
+            });
+        }
         Ok(Self {
             geometry,
-            patch_embedding: loader.linear(&format!("{}.embeddings.patch_embedding", layout::VISION))?,
-            position_embedding: loader.vector(&format!("{}.embeddings.position_embedding.weight", layout::VISION))?,
-            layers: (0..geometry.depth).map(layer).collect::<Result<_, BackendError>>()?,
+            patch_embedding: loader.linear(&embeddings("patch_embedding"))?,
+            position_embedding: loader.vector(&embeddings("position_embedding.weight"))?,
+            layers,
             post_layernorm: LayerNorm::load(loader, &format!("{}.post_layernorm", layout::VISION))?,
             projector: loader.linear(layout::PROJECTOR)?,
         })
@@ -89,10 +88,9 @@ impl Vision {
     /// Tokens `[images * tokens, vlm width]` of images `[3, image_size, image_size]`, all in one batch.
     ///
     /// `slots` are the camera slots of the images, for the probe's names.
-    pub fn forward(&self, images: &[&[f32]], slots: &[usize], probe: &mut dyn Probe) -> Vec<f32> {
-        let VisionGeometry { width, heads, .. } = self.geometry;
+    pub fn forward(&self, images: &[&[f32]], slots: &[usize], workspace: &mut Workspace, probe: &mut dyn Probe) -> Vec<f32> {
+        let VisionGeometry { width, heads, mlp_width, patch, .. } = self.geometry;
         let tokens = self.geometry.tokens();
-        let image = tokens * width;
         let rows = images.len() * tokens;
         let mut report = |part: &str, values: &[f32], width: usize| {
             for (slot, values) in slots.iter().zip(values.chunks_exact(tokens * width)) {
@@ -100,60 +98,59 @@ impl Vision {
             }
         };
 
+        let Workspace { x, qkv, own, attended, hidden, projected } = workspace;
         let mut h = vec![0.0; rows * width];
-        self.patch_embedding.forward(&self.patches(images), &mut h);
-        h.par_chunks_exact_mut(image).for_each(|h| add(h, &self.position_embedding));
+        x.pack_with(rows, 3 * patch * patch, |row, out| self.patch(images[row / tokens], row % tokens, out));
+        self.patch_embedding.forward(x, &mut h);
+        h.par_chunks_exact_mut(tokens * width).for_each(|h| add(h, &self.position_embedding));
         report("embeddings", &h, width);
 
         let shape = Heads { heads, kv_heads: heads, head_dim: self.geometry.head_dim() };
-        let (mut normed, mut attended) = (vec![0.0; rows * width], vec![0.0; rows * width]);
-        let (mut q, mut k, mut v) = (normed.clone(), normed.clone(), normed.clone());
-        let mut hidden = vec![0.0; rows * self.geometry.mlp_width];
+        let stride = 3 * width;
+        let (qkv, attended) = (room(qkv, rows * stride), room(attended, rows * width));
+        let (hidden, projected) = (room(hidden, rows * mlp_width), room(projected, rows * width));
         for (index, layer) in self.layers.iter().enumerate() {
-            layer.layer_norm1.forward(&h, &mut normed);
-            layer.q_proj.forward(&normed, &mut q);
-            layer.k_proj.forward(&normed, &mut k);
-            layer.v_proj.forward(&normed, &mut v);
-            for (((q, k), v), attended) in
-                q.chunks(image).zip(k.chunks(image)).zip(v.chunks(image)).zip(attended.chunks_mut(image))
-            {
-                attention(shape, q, &[KeyValues { keys: k, values: v }], &Mask::All, attended);
-            }
-            layer.out_proj.forward(&attended, &mut normed);
-            add_rows(&mut h, &normed);
+            x.pack_with(rows, width, |row, out| layer.layer_norm1.apply(&h[row * width..][..width], out));
+            layer.qkv_proj.forward(x, qkv);
+            let [queries, keys, values] = [0, 1, 2].map(|part| Part::new(qkv, stride, part * width));
+            pack(shape, images.len(), tokens, keys, values, own);
+            attention(shape, tokens, queries, None, own, &Mask::All, attended);
+            pack_attended(shape, tokens, attended, x);
+            layer.out_proj.forward(x, projected);
+            add_rows(&mut h, projected);
 
-            layer.layer_norm2.forward(&h, &mut normed);
-            products(&normed, &mut [Product { linear: &layer.fc1, out: &mut hidden }]);
-            if let Some(bias) = &layer.fc1.bias {
-                hidden.par_chunks_exact_mut(bias.len()).for_each(|row| bias_gelu(row, bias));
-            }
-            layer.fc2.forward(&hidden, &mut normed);
-            add_rows(&mut h, &normed);
+            x.pack_with(rows, width, |row, out| layer.layer_norm2.apply(&h[row * width..][..width], out));
+            layer.fc1.forward(x, hidden);
+            x.pack(hidden, mlp_width);
+            layer.fc2.forward(x, projected);
+            add_rows(&mut h, projected);
             report(&format!("layer.{index}"), &h, width);
         }
-        self.post_layernorm.forward(&h, &mut normed);
-        report("post_ln", &normed, width);
+        let normed = projected;
+        normed
+            .par_chunks_exact_mut(width)
+            .zip(h.par_chunks_exact(width))
+            .for_each(|(normed, h)| self.post_layernorm.apply(h, normed));
+        report("post_ln", normed, width);
 
-        let mut projected = vec![0.0; rows * self.projector.outputs];
-        self.projector.forward(&normed, &mut projected);
-        report("projected", &projected, self.projector.outputs);
+        let width = self.projector.outputs();
+        let mut projected = vec![0.0; rows * width];
+        x.pack(normed, self.geometry.width);
+        self.projector.forward(x, &mut projected);
+        report("projected", &projected, width);
         projected
     }
 
-    /// Patches `[images * tokens, 3 * patch * patch]`: row-major over the image, channel-major inside a patch.
-    fn patches(&self, images: &[&[f32]]) -> Vec<f32> {
+    /// Patch `number` of an image, `[3, patch, patch]`: patches are row-major over the image.
+    fn patch(&self, image: &[f32], number: usize, out: &mut [f32]) {
         let VisionGeometry { patch, image_size, .. } = self.geometry;
         let side = image_size / patch;
-        let mut patches = Vec::with_capacity(images.len() * 3 * image_size * image_size);
-        for image in images {
-            for (patch_y, patch_x) in (0..side).flat_map(|y| (0..side).map(move |x| (y, x))) {
-                for (channel, y) in (0..3).flat_map(|channel| (0..patch).map(move |y| (channel, y))) {
-                    let start = (channel * image_size + patch_y * patch + y) * image_size + patch_x * patch;
-                    patches.extend_from_slice(&image[start..start + patch]);
-                }
-            }
+        let (patch_y, patch_x) = (number / side, number % side);
+        for (line, out) in out.chunks_exact_mut(patch).enumerate() {
+            let (channel, y) = (line / patch, line % patch);
+            let start = (channel * image_size + patch_y * patch + y) * image_size + patch_x * patch;
+            out.copy_from_slice(&image[start..start + patch]);
         }
-        patches
     }
 }
 

@@ -97,7 +97,7 @@ fn correlation(a: &[f32], b: &[f32]) -> f64 {
 fn every_layer_and_the_actions_stay_within_the_cards_bounds_of_the_reference() {
     for numerics in [Numerics::Formats, Numerics::Kernels] {
         let (mut card, weights) = model(Dispatch::EachOp, numerics);
-        let mut reference = Reference::new(Geometry::small(), &weights, ReferenceOptions::default()).unwrap();
+        let mut reference = Reference::new(Geometry::small(), weights.clone(), ReferenceOptions::default()).unwrap();
         // Prompts that end inside of a tile, at its end, and in the second one; one to three cameras.
         for (present, tokens) in [(&[true, true, false][..], 9), (&[true, true, true], 32), (&[false, true, false], 41)] {
             let (inputs, request) = (inputs(present, tokens, "a"), request(0));
@@ -134,7 +134,7 @@ fn guided_chunks_stay_within_the_cards_bounds_of_the_reference() {
     let inputs = inputs(&[true, true, false], 9, "a");
     for numerics in [Numerics::Formats, Numerics::Kernels] {
         let (mut card, weights) = model(Dispatch::EachOp, numerics);
-        let mut reference = Reference::new(Geometry::small(), &weights, ReferenceOptions::default()).unwrap();
+        let mut reference = Reference::new(Geometry::small(), weights.clone(), ReferenceOptions::default()).unwrap();
         let previous = reference.infer(&inputs, &request(1)).unwrap().actions;
         let free = card.infer(&inputs, &request(0)).unwrap().actions;
         for schedule in [PrefixSchedule::Linear, PrefixSchedule::Exp, PrefixSchedule::Ones, PrefixSchedule::Zeros] {

@@ -62,7 +62,7 @@ pub struct RunOptions {
 }
 
 /// Opens a backend.
-pub type OpenBackend = Box<dyn FnOnce(Geometry, &Weights, &BackendOptions) -> Result<Box<dyn Backend>, BackendError>>;
+pub type OpenBackend = Box<dyn FnOnce(Geometry, Weights, &BackendOptions) -> Result<Box<dyn Backend>, BackendError>>;
 
 /// Where something may be put between the policy and what it computes with.
 pub struct Seam {
@@ -131,7 +131,7 @@ pub fn run_through(options: RunOptions, seam: Seam, outputs: &mut dyn Outputs) -
     let default_instruction = Some(parameters.default_instruction.get().to_string())
         .filter(|text| !text.is_empty())
         .or_else(|| profile.default_instruction.clone());
-    let bag = BagReader::open(&path)?;
+    let (bag, mut damage) = BagReader::open_salvaging(&path)?;
     let wanted = Wanted::of(&cameras, default_instruction.is_some())?;
     let found = topics::find(&bag, &wanted, &remaps)?;
 
@@ -190,7 +190,7 @@ pub fn run_through(options: RunOptions, seam: Seam, outputs: &mut dyn Outputs) -
     };
     let slots = parts.inference.policy().required_cameras().to_vec();
     let mut engine = Engine::start(parts, found, &slots, start);
-    let (mut end, mut damage) = (first.log_time, None);
+    let mut end = first.log_time;
     let bar = progress::bar("Replay", bag.time_range().map_or(0, |(_, last)| milliseconds(first.log_time, last)));
     for message in std::iter::once(Ok(first)).chain(messages) {
         match message {
@@ -200,12 +200,13 @@ pub fn run_through(options: RunOptions, seam: Seam, outputs: &mut dyn Outputs) -
                 engine.receive(message)?;
             }
             // What came before the damage is sound.
-            Err(error) => damage = Some(error.to_string()),
+            Err(error) => damage = damage.or(Some(error)),
         }
     }
     let ran = engine.finish(engine::stamp(end))?;
     bar.finish_and_clear();
     let Ran { inputs, chunks, commands, gaps, failed, latch, unusable } = ran;
+    let damage = damage.map(|damage| damage.to_string());
     if !unusable.is_empty() {
         let problems = unusable.into_iter().chain(damage).collect();
         return Err(RunError::Unusable { path, problems });

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use super::super::{
     CdrError, cdr,
     messages::{CompressedImage, Header, Image, JointState},
@@ -17,7 +19,7 @@ use crate::{
 pub(super) struct BagImage {
     header: Header,
     picture: Picture,
-    message: Vec<u8>,
+    message: Bytes,
     /// Of the pixels in `message`.
     data: Range<usize>,
 }
@@ -28,13 +30,13 @@ enum Picture {
 }
 
 impl BagImage {
-    pub fn raw(message: Vec<u8>) -> Result<Self, CdrError> {
+    pub fn raw(message: Bytes) -> Result<Self, CdrError> {
         let Image { header, height, width, encoding, is_bigendian, step, data } = Image::decode(&message)?;
         let data = range_of(data, &message);
         Ok(Self { header, picture: Picture::Raw { height, width, encoding, is_bigendian, step }, data, message })
     }
 
-    pub fn compressed(message: Vec<u8>) -> Result<Self, CdrError> {
+    pub fn compressed(message: Bytes) -> Result<Self, CdrError> {
         let CompressedImage { header, format, data } = CompressedImage::decode(&message)?;
         let data = range_of(data, &message);
         Ok(Self { header, picture: Picture::Compressed { format }, data, message })

@@ -2,10 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{
-    Coverage,
-    figures::{self, Table},
-};
+use super::{Coverage, figures};
+use crate::html::{Page, Row, Table, escape, section};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -18,7 +16,7 @@ pub fn page(coverages: &[Coverage]) -> String {
     section(&mut body, "summary", "One chunk", &table("One chunk", None, &figures::side_by_side(coverages)));
     section(&mut body, "stages", "Least time of each stage", &chart(&stage_bars(coverages)));
     for (id, title, make) in [
-        ("per-stage", "Stages", figures::stages as fn(&Coverage) -> Table),
+        ("per-stage", "Stages", figures::stages as fn(&Coverage) -> figures::Table),
         ("modules", "What runs where", figures::modules),
         ("transfers", "Host to card and back", figures::transfers),
         ("launches", "Launches by op", figures::launches),
@@ -33,12 +31,9 @@ pub fn page(coverages: &[Coverage]) -> String {
         section(&mut body, id, title, &tables);
     }
     section(&mut body, "method", "How this is counted", METHOD);
-    format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>pi0_tt: coverage</title>\n\
-         <style>\n{STYLE}</style>\n</head>\n<body>\n<a class=\"skip\" href=\"#summary\">Skip to the figures</a>\n\
-         <main>\n<h1>π0 on the card</h1>\n{body}</main>\n</body>\n</html>\n"
-    )
+    let main = format!("<h1>π0 on the card</h1>\n{body}");
+    let skip = ("summary", "Skip to the figures");
+    Page { title: "pi0_tt: coverage", style: STYLE, skip, main: &main, script: "" }.render()
 }
 
 const METHOD: &str = "<p>A chunk is everything from its first input to its downloaded actions. Products count two operations for each \
@@ -48,44 +43,15 @@ const METHOD: &str = "<p>A chunk is everything from its first input to its downl
     sum over the products, each the slower of its busiest core's arithmetic and of reading its weight. Memory is what tensors take; \
     circular buffers come on top in L1.</p>\n";
 
-fn section(body: &mut String, id: &str, title: &str, content: &str) {
-    // Writing to a string does not fail.
-    let _ = write!(
-        body,
-        "<section id=\"{id}\" aria-labelledby=\"{id}-title\">\n<h2 id=\"{id}-title\">{title}</h2>\n{content}</section>\n"
-    );
-}
-
 fn paragraph(body: &mut String, text: &str) {
     let _ = writeln!(body, "<p>{}</p>", escape(text));
 }
 
-/// A table that scrolls by itself where it is wider than the page, by keyboard too.
-fn table(title: &str, caption: Option<&str>, table: &Table) -> String {
-    let caption = caption.map(escape);
-    let label = caption.as_ref().map_or(title.to_owned(), |caption| format!("{title}: {caption}"));
-    let mut html = format!("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{label}\">\n<table>\n");
-    if let Some(caption) = caption {
-        let _ = writeln!(html, "<caption>{caption}</caption>");
-    }
-    html.push_str("<thead><tr>");
-    for column in &table.columns {
-        let _ = write!(html, "<th scope=\"col\">{}</th>", escape(column));
-    }
-    html.push_str("</tr></thead>\n<tbody>\n");
-    for row in &table.rows {
-        html.push_str("<tr>");
-        for (column, cell) in row.iter().enumerate() {
-            let cell = escape(cell);
-            let _ = match column {
-                0 => write!(html, "<th scope=\"row\">{cell}</th>"),
-                _ => write!(html, "<td>{cell}</td>"),
-            };
-        }
-        html.push_str("</tr>\n");
-    }
-    html.push_str("</tbody>\n</table>\n</div>\n");
-    html
+/// The figures under a title, and under the plan's name where there are several.
+fn table(title: &str, caption: Option<&str>, figures: &figures::Table) -> String {
+    let label = caption.map_or(title.to_owned(), |caption| format!("{title}: {caption}"));
+    let rows = figures.rows.iter().map(Row::of_text).collect();
+    Table { label, caption: caption.map(String::from), columns: figures.columns.clone(), rows }.render()
 }
 
 struct Bar {
@@ -139,8 +105,4 @@ fn chart(bars: &[Bar]) -> String {
     }
     svg.push_str("</svg>\n");
     svg
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -1,7 +1,6 @@
 //! Scaled dot-product attention as TTNN's kernel defines it: the mask is added to the scores before they are scaled, and keys beyond
 //! the logical rows are not attended to.
 
-use faer::{MatMut, MatRef};
 use rayon::prelude::*;
 
 use super::{
@@ -11,7 +10,7 @@ use super::{
 };
 use crate::backend::{
     kernels::{
-        attention::{QUERIES, attend},
+        attention::{KeyValues, QUERIES, attend},
         elementwise::{add, exponentials, total},
     },
     ttnn::{format, terms::DataType},
@@ -37,14 +36,21 @@ pub fn scaled_dot_product_attention(
         }
     };
 
+    let head = key_rows * head_dim;
+    let key_values: Vec<KeyValues> = k
+        .par_chunks_exact(head)
+        .zip(v.par_chunks_exact(head))
+        .map(|(k, v)| {
+            let mut packed = KeyValues::default();
+            packed.pack(k, v, head_dim, keys, head_dim);
+            packed
+        })
+        .collect();
     let mut out = vec![0.0; queries.len()];
     let matrix = query_rows * head_dim;
     let tasks = out.par_chunks_exact_mut(matrix).zip(queries.par_chunks_exact(matrix)).enumerate();
     tasks.for_each(|(number, (out, queries))| {
-        let kv_head = number / heads * kv_heads + number % heads / (heads / kv_heads);
-        let first = kv_head * key_rows * head_dim;
-        let of_head = |values| MatRef::from_row_major_slice(values, keys, head_dim);
-        let segment = (of_head(&k[first..first + keys * head_dim]), of_head(&v[first..first + keys * head_dim]));
+        let of_head = &key_values[number / heads * kv_heads + number % heads / (heads / kv_heads)];
         let blocks = out.par_chunks_mut(QUERIES * head_dim).zip(queries.par_chunks(QUERIES * head_dim)).enumerate();
         blocks.for_each(|(block, (out, queries))| {
             let weigh = |row: usize, scores: &mut [f32]| {
@@ -59,9 +65,7 @@ pub fn scaled_dot_product_attention(
                 truncate(scores, bits.a);
                 scores.iter_mut().for_each(|weight| *weight *= inverse);
             };
-            let rows = queries.len() / head_dim;
-            let queries = MatRef::from_row_major_slice(queries, rows, head_dim);
-            attend(queries, std::iter::once(segment), weigh, MatMut::from_row_major_slice_mut(out, rows, head_dim));
+            attend(queries, head_dim, head_dim, &[of_head], weigh, out);
         });
     });
     out

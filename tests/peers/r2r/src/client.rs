@@ -45,8 +45,6 @@ pub(crate) fn now() -> u64 {
 pub struct Incoming {
     /// Index of the subscription, in the order of [`Client::subscribe`].
     pub subscription: usize,
-    /// When it was taken, in nanoseconds since the epoch.
-    pub time: u64,
     /// CDR as it came over the wire.
     pub data: Vec<u8>,
 }
@@ -94,11 +92,10 @@ impl Client {
         } else {
             self.node.spin_once(timeout);
         }
-        let time = now();
         let mut incoming = Vec::new();
         for (index, subscription) in self.subscriptions.iter_mut().enumerate() {
             while let Some(Some(data)) = subscription.messages.next().now_or_never() {
-                incoming.push(Incoming { subscription: index, time, data });
+                incoming.push(Incoming { subscription: index, data });
             }
         }
         incoming

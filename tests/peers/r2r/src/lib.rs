@@ -7,5 +7,5 @@ mod player;
 mod recorder;
 
 pub use client::{Client, ClientError, Incoming, qos};
-pub use player::{Player, Remap};
+pub use player::{Player, Remap, Timeline};
 pub use recorder::Recorder;

@@ -43,12 +43,12 @@ impl Recorder {
         Ok(Self { bag, outputs, inputs })
     }
 
-    /// Records what the node published.
-    pub fn record(&mut self, incoming: &[Incoming]) -> Result<(), ClientError> {
+    /// Records what the node published, as of `time` in nanoseconds since the epoch.
+    pub fn record(&mut self, time: u64, incoming: &[Incoming]) -> Result<(), ClientError> {
         for message in incoming {
             // Every subscription of the client was made in `new`.
             let (topic, count) = &mut self.outputs[message.subscription];
-            self.bag.write(*topic, message.time, &message.data)?;
+            self.bag.write(*topic, time, &message.data)?;
             *count += 1;
         }
         Ok(())

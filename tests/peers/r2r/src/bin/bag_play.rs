@@ -14,13 +14,13 @@ use std::{
 
 use clap::Parser;
 use pi0_tt::replay::BagReader;
-use pi0_tt_r2r::{Client, ClientError, Player, Recorder, Remap};
+use pi0_tt_r2r::{Client, ClientError, Player, Recorder, Remap, Timeline};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Play a bag into the policy node over DDS, at the bag's timing, and record what the node publishes
 ///
 /// Waits until the node subscribes to every topic of the bag. Header stamps become the time of publishing, so that the node sees fresh
-/// inputs. The output bag holds the node's trajectories, action chunks and diagnostics, and the played inputs without the pictures.
+/// inputs; with --clock they stay, and the node follows the time of the bag. The output bag holds the node's trajectories, action chunks and diagnostics, and the played inputs without the pictures.
 #[derive(Parser)]
 #[command(version, max_term_width = 120)]
 struct Args {
@@ -38,6 +38,9 @@ struct Args {
     /// Speed, 1 being that of the bag
     #[arg(long, default_value_t = 1.0, value_parser = positive)]
     rate: f64,
+    /// Tell the time of the bag on /clock, for a node with use_sim_time
+    #[arg(long)]
+    clock: bool,
     /// Play until interrupted
     #[arg(long = "loop")]
     repeat: bool,
@@ -68,13 +71,14 @@ fn run(args: &Args) -> Result<(), ClientError> {
     let bag = BagReader::open(&args.bag)?;
     let length = bag.time_range().map_or(Duration::ZERO, |(start, end)| Duration::from_nanos(end - start));
     let mut client = Client::new("bag_play")?;
-    let player = Player::new(&mut client, &bag, &args.maps)?;
+    let timeline = if args.clock { Timeline::Bag } else { Timeline::Machine };
+    let player = Player::new(&mut client, &bag, &args.maps, timeline)?;
     let patience = Duration::from_secs_f64(args.wait);
     player.wait_for_subscribers(&mut client, patience)?;
     let mut recorder = Recorder::new(&args.output, &mut client, &args.node, &bag)?;
     client.wait_for_publishers(patience)?;
     // The node's side of the matching may be a moment later.
-    settle(&mut client, Duration::from_millis(300), |incoming| recorder.record(incoming))?;
+    settle(&mut client, Duration::from_millis(300), |_, incoming| recorder.record(player.time(Duration::ZERO), incoming))?;
 
     // Until here a signal ends the program; from here on it ends playing, and the recorded bag is completed.
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -93,7 +97,8 @@ fn run(args: &Args) -> Result<(), ClientError> {
                 Ok(true)
             },
             |at, free| {
-                recorder.borrow_mut().record(&client.spin(free.min(Duration::from_millis(50))))?;
+                let incoming = client.spin(free.min(SPIN));
+                recorder.borrow_mut().record(player.time(at), &incoming)?;
                 progress.borrow_mut().show(at, recorder.borrow().counts());
                 Ok(!interrupted.load(Ordering::Relaxed))
             },
@@ -103,20 +108,28 @@ fn run(args: &Args) -> Result<(), ClientError> {
         }
     }
     let mut recorder = recorder.into_inner();
-    settle(&mut client, Duration::from_secs_f64(args.drain), |incoming| recorder.record(incoming))?;
+    settle(&mut client, Duration::from_secs_f64(args.drain), |elapsed, incoming| {
+        let into = length + elapsed.mul_f64(args.rate);
+        player.tell_time(into)?;
+        recorder.record(player.time(into), incoming)
+    })?;
     progress.into_inner().end(length, recorder.counts());
     recorder.finish()
 }
 
-/// Takes what arrives during `time`.
+/// Longest wait for something to arrive: what else is to be done comes that late.
+const SPIN: Duration = Duration::from_millis(10);
+
+/// Takes what arrives during `time`, and how much of it has passed.
 fn settle(
     client: &mut Client,
     time: Duration,
-    mut take: impl FnMut(&[pi0_tt_r2r::Incoming]) -> Result<(), ClientError>,
+    mut take: impl FnMut(Duration, &[pi0_tt_r2r::Incoming]) -> Result<(), ClientError>,
 ) -> Result<(), ClientError> {
     let start = Instant::now();
     while let Some(left) = time.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
-        take(&client.spin(left.min(Duration::from_millis(50))))?;
+        let incoming = client.spin(left.min(SPIN));
+        take(start.elapsed(), &incoming)?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use pi0_tt::replay::BagReader;
-use pi0_tt_r2r::{Client, Player, Remap};
+use pi0_tt_r2r::{Client, Player, Remap, Timeline};
 use r2r::{
     QosProfile, WrappedTypesupport,
     builtin_interfaces::msg::Time,
@@ -85,7 +85,7 @@ fn listen(client: &mut Client, node: &str) -> Checked<()> {
 fn player<'a>(client: &mut Client, bag: &'a BagReader, node: &str) -> Checked<Player<'a>> {
     let remaps: Vec<_> =
         bag.topics().iter().map(|topic| Remap { from: topic.name.clone(), to: format!("{node}{}", topic.name) }).collect();
-    let player = Player::new(client, bag, &remaps).map_err(text)?;
+    let player = Player::new(client, bag, &remaps, Timeline::Machine).map_err(text)?;
     player.wait_for_subscribers(client, PATIENCE).map_err(text)?;
     client.wait_for_publishers(PATIENCE).map_err(text)?;
     Ok(player)
