@@ -10,7 +10,7 @@ use crate::{
     control::ControlError,
     observation::ObservationError,
     policy::PolicyError,
-    replay::{ReplayError, run::RunError},
+    replay::{ReplayError, baseline::BaselineError, compare::ToleranceError, run::RunError},
     robot::RobotError,
     verify::VerifyError,
 };
@@ -22,6 +22,8 @@ pub enum CliError {
     Output(io::Error),
     #[error(transparent)]
     Backend(#[from] BackendError),
+    #[error(transparent)]
+    Baseline(#[from] BaselineError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
@@ -38,6 +40,8 @@ pub enum CliError {
     Robot(#[from] RobotError),
     #[error(transparent)]
     Simulated(#[from] SimulatedPolicyError),
+    #[error(transparent)]
+    Tolerances(#[from] ToleranceError),
     #[error(transparent)]
     Verify(#[from] VerifyError),
 
