@@ -10,8 +10,8 @@
 
 pub mod baseline;
 pub mod cdr;
-pub mod compare;
 mod chunk;
+pub mod compare;
 mod definitions;
 mod error;
 mod mcap_file;
@@ -20,8 +20,8 @@ pub mod messages;
 mod metadata;
 mod plot;
 mod reader;
-pub mod report;
 mod records;
+pub mod report;
 mod sqlite_file;
 pub mod summary;
 pub mod trace;

@@ -50,7 +50,9 @@ pub fn setup() -> Setup {
         backend: "reference".into(),
         dtypes: "float32".into(),
         bag: "aloha_transfer_cube".into(),
-        files: ["weights", "normalizer", "tokenizer", "config", "robot"].map(|name| (name.into(), Digest::of([name.as_bytes()]))).into(),
+        files: ["weights", "normalizer", "tokenizer", "config", "robot"]
+            .map(|name| (name.into(), Digest::of([name.as_bytes()])))
+            .into(),
         parameters: [("chunking.mode", "rtc"), ("inference.trigger", "drain"), ("inference.execution_horizon", "25")]
             .map(|(name, value)| (name.into(), value.into()))
             .into(),
@@ -58,7 +60,7 @@ pub fn setup() -> Setup {
         steps: 10,
         latency: 0.12,
         horizon: HORIZON,
-        action_dim: 32,
+        action_dim: 14,
         period: PERIOD,
         joints: joint_names().into_iter().map(joint).collect(),
         state_joints: joint_names(),
@@ -74,15 +76,21 @@ pub fn trace(chunks: usize) -> Trace {
     let mut commands = Vec::new();
     let chunk = |index: usize| {
         let observed = 0.3 + (index * EXECUTED) as f64 * PERIOD;
+        // Until the next one takes over: the first has no delay.
+        let executed = if index == 0 { EXECUTED + 6 } else { EXECUTED };
         let delay_rows = if index == 0 { 0 } else { 6 + usize::from(index % 7 == 3) };
         let actions: Vec<f64> = (0..HORIZON)
-            .flat_map(|row| (0..width).map(move |joint| motion(joint, observed + row as f64 * PERIOD) + 0.004 * wobble(index, joint)))
+            .flat_map(|row| {
+                (0..width).map(move |joint| motion(joint, observed + row as f64 * PERIOD) + 0.004 * wobble(index, joint))
+            })
             .collect();
         let sample = |input: usize, name: &str| {
             let age = 0.012 + 0.01 * input as f64 + 0.006 * wobble(index, input);
             (name.to_owned(), Sample { age, digest: Digest::of([name.as_bytes(), &index.to_le_bytes()]) })
         };
-        let stage = |which: usize, mean: f64| mean * (1.0 + 0.15 * wobble(index, 40 + which) + 0.5 * f64::from(u8::from(index % 19 == 11)));
+        let stage = |which: usize, mean: f64| {
+            mean * (1.0 + 0.15 * wobble(index, 40 + which) + 0.5 * f64::from(u8::from(index % 19 == 11)))
+        };
         let times = Times {
             observation: stage(0, 0.004),
             vision: stage(1, 0.031),
@@ -94,7 +102,11 @@ pub fn trace(chunks: usize) -> Trace {
             index: index as u64,
             observed: at(observed),
             ready: at(observed + 0.12),
-            samples: ["joint_states", CAMERAS[0], CAMERAS[1], CAMERAS[2]].iter().enumerate().map(|(i, name)| sample(i, name)).collect(),
+            samples: ["joint_states", CAMERAS[0], CAMERAS[1], CAMERAS[2]]
+                .iter()
+                .enumerate()
+                .map(|(i, name)| sample(i, name))
+                .collect(),
             skew: 0.008 + 0.004 * wobble(index, 9),
             instruction: "Transfer the red cube to the other arm".into(),
             positions: (0..width).map(|joint| motion(joint, observed)).collect(),
@@ -108,9 +120,10 @@ pub fn trace(chunks: usize) -> Trace {
                     })
                     .into(),
                 tokens: vec![2, 17, 91, 108],
-                state: vec![0.0; 32],
+                state: vec![0.0; 14],
                 noise: Digest::of([&index.to_le_bytes()[..]]),
                 guidance: (index > 0).then(|| Digest::of([&b"rows"[..]])),
+                answer: Digest::of([&b"answer"[..], &index.to_le_bytes()]),
                 intermediates: Vec::new(),
             },
             model_actions: actions.iter().map(|value| *value as f32).collect(),
@@ -120,15 +133,15 @@ pub fn trace(chunks: usize) -> Trace {
                 delay_rows,
                 guided_rows: if index == 0 { 0 } else { EXECUTED },
                 join: if index == 0 { "none".into() } else { "rtc".into() },
-                executed: EXECUTED,
+                executed,
             },
             times,
         }
     };
     let chunks: Vec<_> = (0..chunks).map(chunk).collect();
     for chunk in &chunks {
-        let Outcome::Installed { start, delay_rows, .. } = chunk.outcome else { continue };
-        for row in delay_rows..(delay_rows + EXECUTED).min(HORIZON) {
+        let Outcome::Installed { start, delay_rows, executed, .. } = chunk.outcome else { continue };
+        for row in delay_rows..(delay_rows + executed).min(HORIZON) {
             let stamp = start + (row as f64 * PERIOD * 1e9).round() as i64;
             if commands.last().is_none_or(|last: &Command| stamp > last.stamp) {
                 commands.push(Command { stamp, row: chunk.actions[row * width..(row + 1) * width].to_vec() });
@@ -156,6 +169,7 @@ pub fn trace(chunks: usize) -> Trace {
         chunks,
         commands,
         gaps: Vec::new(),
+        failed: BTreeMap::new(),
         damage: None,
         latch: None,
     }
@@ -166,7 +180,11 @@ pub fn with_a_gap(mut trace: Trace) -> Trace {
     let index = trace.chunks.len() / 2;
     let from = trace.chunks[index].observed;
     let to = from + 420_000_000;
-    trace.gaps.push(Gap { from, to, inputs: [(CAMERAS[1].to_owned(), "no image for 412 ms, 300 ms are allowed".to_owned())].into() });
+    trace.gaps.push(Gap {
+        from,
+        to,
+        inputs: [(CAMERAS[1].to_owned(), "no image for 412 ms, 300 ms are allowed".to_owned())].into(),
+    });
     trace.commands.retain(|command| !(from..to).contains(&command.stamp));
     trace.chunks[index].outcome = Outcome::Refused { reason: "all rows were past".into() };
     trace
@@ -177,8 +195,12 @@ pub fn with_a_fault(mut trace: Trace, from_chunk: usize, joints: &[usize], size:
     let width = trace.setup.joints.len();
     let begin = trace.chunks.get(from_chunk).map_or(i64::MAX, |chunk| chunk.observed);
     let change = |stamp: i64, joint: usize| {
-        let seconds = (stamp - begin) as f64 / 1e9;
-        if stamp < begin { 0.0 } else { size * (1.0 - (-seconds / 0.4).exp()) * (1.0 + 0.3 * (seconds * 1.1 + joint as f64).sin()) }
+        let seconds = stamp.saturating_sub(begin) as f64 / 1e9;
+        if stamp < begin {
+            0.0
+        } else {
+            size * (1.0 - (-seconds / 0.4).exp()) * (1.0 + 0.3 * (seconds * 1.1 + joint as f64).sin())
+        }
     };
     for chunk in &mut trace.chunks {
         for row in 0..HORIZON {
@@ -187,12 +209,26 @@ pub fn with_a_fault(mut trace: Trace, from_chunk: usize, joints: &[usize], size:
                 chunk.actions[row * width + joint] += if chunk.observed >= begin { change(stamp, joint) } else { 0.0 };
             }
         }
+        if chunk.observed >= begin {
+            chunk.model.answer = Digest::of([&b"another answer"[..], &chunk.index.to_le_bytes()]);
+        }
         chunk.model_actions = chunk.actions.iter().map(|value| *value as f32).collect();
     }
     for command in &mut trace.commands {
+        // The chunk is there this much later.
+        let at = if command.stamp >= begin + 120_000_000 { command.stamp } else { i64::MIN };
         for &joint in joints {
-            command.row[joint] += change(command.stamp, joint);
+            command.row[joint] += change(at, joint);
         }
+    }
+    trace
+}
+
+/// From a chunk on, the model sees a camera as black.
+pub fn with_a_black_camera(mut trace: Trace, from_chunk: usize) -> Trace {
+    for chunk in trace.chunks.iter_mut().skip(from_chunk) {
+        chunk.model.cameras[0] =
+            CameraTrace::Present { digest: Digest::of([&b"black"[..]]), mean: -1.0, deviation: 0.0, fields: vec![-1.0; 192] };
     }
     trace
 }

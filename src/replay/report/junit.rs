@@ -73,6 +73,8 @@ fn bag(trace: &Trace) -> Vec<Case> {
     }
     let none = trace.chunks.is_empty().then(|| "no chunk was computed, so nothing was tested".to_owned());
     cases.push(case("chunks were computed".into(), none));
+    let failed: Vec<_> = trace.failed.iter().map(|(reason, count)| format!("{count} × {reason}")).collect();
+    cases.push(case("every inference gave a chunk".into(), (!failed.is_empty()).then(|| failed.join("; "))));
     cases.push(case("the controller kept going".into(), trace.latch.clone()));
     cases
 }
@@ -167,7 +169,11 @@ fn times(compared: &Compared) -> Case {
     let (counts, commands) = (compared.comparison.counts, &compared.comparison.commands);
     let alone = |stamps: &[i64], whose: &str| {
         let first = stamps.first()?;
-        Some(format!("{} of the {whose} alone, the first at {}", figures::counted(stamps.len(), "command"), figures::stamp(*first)))
+        Some(format!(
+            "{} of the {whose} alone, the first at {}",
+            figures::counted(stamps.len(), "command"),
+            figures::stamp(*first)
+        ))
     };
     let mut found = Vec::new();
     if counts.compared < counts.baseline.max(counts.current) {
@@ -185,7 +191,10 @@ fn overall(report: &Report) -> Case {
     let failure = matches!(report.verdict(), Some(Verdict::Different | Verdict::NotTested)).then(|| {
         let findings = report.compared.iter().flat_map(|compared| &compared.comparison.findings);
         let details = findings.map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        Failure { message: [Some(verdict::sentence(report)), verdict::diagnosis(report)].map(Option::unwrap_or_default).join(" "), details }
+        Failure {
+            message: [Some(verdict::sentence(report)), verdict::diagnosis(report)].map(Option::unwrap_or_default).join(" "),
+            details,
+        }
     });
     Case { group: "verdict", name: "the run as a whole".into(), failure }
 }

@@ -9,8 +9,7 @@ use super::{
     Report, ReportError, Scale,
     chart::{Chart, axis, dot, upright},
     curve::{HEIGHT, WIDTH, decimal, path, spans},
-    figures, pairs,
-    verdict,
+    figures, pairs, verdict,
 };
 use crate::{
     html::escape,
@@ -76,7 +75,9 @@ fn close_up(report: &Report, compared: &Compared, first: &Divergence) -> Option<
             let ours = rows(trace, chunk.current, &first.joint, trace.span.0)?;
             let executed = match trace.chunks.get(chunk.current)?.outcome {
                 Outcome::Installed { delay_rows, executed, .. } if executed > 0 => {
-                    let at = |row| figures::bag_time(pairs::row_stamp(&trace.chunks[chunk.current], row, trace.setup.period), trace.span.0);
+                    let at = |row| {
+                        figures::bag_time(pairs::row_stamp(&trace.chunks[chunk.current], row, trace.setup.period), trace.span.0)
+                    };
                     Some((at(delay_rows), at(delay_rows + executed - 1)))
                 }
                 _ => None,
@@ -88,14 +89,16 @@ fn close_up(report: &Report, compared: &Compared, first: &Divergence) -> Option<
             (around(compared.baseline)?, around(trace)?, None, format!("{}: commands around the first divergence", first.joint))
         }
     };
-    let (from, to) = current.iter().chain(&baseline).fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), p| (a.min(p.0), b.max(p.0)));
+    let (from, to) =
+        current.iter().chain(&baseline).fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), p| (a.min(p.0), b.max(p.0)));
     if from > to {
         return None;
     }
     let time = Scale::new(from, to);
     let bound = first.tolerance;
     let finite = |curve: &[(f64, f64)]| curve.iter().map(|point| point.1).filter(|value| value.is_finite()).collect::<Vec<_>>();
-    let range = value_range(finite(&baseline).into_iter().flat_map(|value| [value - bound, value + bound]).chain(finite(&current)));
+    let range =
+        value_range(finite(&baseline).into_iter().flat_map(|value| [value - bound, value + bound]).chain(finite(&current)));
     let up = Scale::new(range.start, range.end);
     let longest = trace.setup.period * 2.5;
     let mut drawing = executed.map_or(String::new(), |stretch| spans(&[stretch], time, "executed"));
@@ -110,10 +113,11 @@ fn close_up(report: &Report, compared: &Compared, first: &Divergence) -> Option<
     }
     let unit = verdict::unit_of(&trace.setup, &first.joint);
     let executed = if executed.is_some() { " The shaded rows were executed." } else { "" };
-    let chart = Chart { class: "close", across: time, up, ticks: 6, label: &format!("{what}, baseline and this run"), drawing: &drawing };
+    let chart =
+        Chart { class: "close", across: time, up, ticks: 6, label: &format!("{what}, baseline and this run"), drawing: &drawing };
     Some(format!(
-        "<figure class=\"close-up\" data-unit=\"{}\"><figcaption><h3>{}{}</h3><p class=\"note\">Wide and pale the baseline with its \
-         tolerance, thin and dark this run; the dot is the first value outside.{executed}</p>\
+        "<figure class=\"close-up\" data-unit=\"{}\"><figcaption><h3>{}{}</h3><p class=\"note\">The wide line is the baseline in its tolerance, \
+         the thin one this run; the dot is the first value outside.{executed}</p>\
          <output class=\"read\" aria-hidden=\"true\"></output></figcaption>\n{}{}</figure>\n",
         unit.trim(),
         escape(&what),
@@ -144,9 +148,8 @@ fn commands(trace: &Trace, first: &Divergence, origin: i64) -> Option<Vec<(f64, 
 fn ribbon(curve: &[(f64, f64)], bound: f64, time: Scale, up: Scale) -> String {
     let mut html = String::new();
     for part in curve.chunk_by(|a, b| a.1.is_finite() == b.1.is_finite()).filter(|part| bound > 0.0 && part[0].1.is_finite()) {
-        let place = |at: f64, value: f64| {
-            format!("{} {}", decimal(time.at(at) * WIDTH, 1), decimal((1.0 - up.at(value)) * HEIGHT, 2))
-        };
+        let place =
+            |at: f64, value: f64| format!("{} {}", decimal(time.at(at) * WIDTH, 1), decimal((1.0 - up.at(value)) * HEIGHT, 2));
         let above = part.iter().map(|&(at, value)| place(at, value + bound));
         let below = part.iter().rev().map(|&(at, value)| place(at, value - bound));
         let outline: Vec<_> = above.chain(below).collect();

@@ -27,7 +27,11 @@ pub fn page(report: &Report) -> Result<String, ReportError> {
             sections.push((id, title, content));
         }
     };
-    add("divergence", if report.compared.is_some() { "Where they part" } else { "What the cameras showed" }, divergence::content(report)?);
+    add(
+        "divergence",
+        if report.compared.is_some() { "Where they part" } else { "What the cameras showed" },
+        divergence::content(report)?,
+    );
     add("findings", "What changed", findings(report));
     add("compared", if report.compared.is_some() { "What was compared" } else { "What was run" }, setup::content(report));
     add("joints", "Commands by joint", joints::content(report));
@@ -74,6 +78,10 @@ fn header(report: &Report) -> String {
         if let Some(problem) = problem {
             let _ = writeln!(html, "<p class=\"problem\"><b>{name}</b> {}</p>", escape(problem));
         }
+    }
+    if !trace.failed.is_empty() {
+        let reasons: Vec<_> = trace.failed.iter().map(|(reason, count)| format!("{count} × {reason}")).collect();
+        let _ = writeln!(html, "<p class=\"problem\"><b>Inferences without a chunk:</b> {}</p>", escape(&reasons.join("; ")));
     }
     html.push_str("<dl class=\"key\">\n");
     for (name, value, note) in key_figures(report) {
@@ -124,7 +132,11 @@ fn findings(report: &Report) -> String {
     }
     html.push_str("</ol>\n");
     if findings.len() > FINDINGS {
-        let _ = writeln!(html, "<p class=\"note\">{} more are in the last line of chunks.jsonl.</p>", figures::count(findings.len() - FINDINGS));
+        let _ = writeln!(
+            html,
+            "<p class=\"note\">{} more are in the last line of chunks.jsonl.</p>",
+            figures::count(findings.len() - FINDINGS)
+        );
     }
     html
 }

@@ -56,9 +56,11 @@ fn items(setup: &Setup) -> Vec<(String, String)> {
 
 /// What differs is always seen; the rest is folded away.
 fn side_by_side(baseline: &[(String, String)], current: &[(String, String)]) -> String {
-    let find = |items: &[(String, String)], name: &str| items.iter().find(|(found, _)| found == name).map(|(_, value)| value.clone());
+    let find =
+        |items: &[(String, String)], name: &str| items.iter().find(|(found, _)| found == name).map(|(_, value)| value.clone());
     let known: BTreeSet<_> = current.iter().map(|(name, _)| name).collect();
-    let names = current.iter().map(|(name, _)| name).chain(baseline.iter().map(|(name, _)| name).filter(|name| !known.contains(name)));
+    let names =
+        current.iter().map(|(name, _)| name).chain(baseline.iter().map(|(name, _)| name).filter(|name| !known.contains(name)));
     let (mut changed, mut equal) = (Vec::new(), Vec::new());
     for name in names {
         let values = [find(baseline, name), find(current, name)];
@@ -73,7 +75,8 @@ fn side_by_side(baseline: &[(String, String)], current: &[(String, String)]) -> 
         }
     }
     let table = |label: &str, rows| {
-        Table { label: label.into(), caption: None, columns: ["setup", "baseline", "this run"].map(String::from).into(), rows }.render()
+        Table { label: label.into(), caption: None, columns: ["setup", "baseline", "this run"].map(String::from).into(), rows }
+            .render()
     };
     let (different, same) = (changed.len(), equal.len());
     let mut html = match different {
@@ -100,7 +103,8 @@ fn inputs(trace: &Trace) -> String {
         return String::new();
     }
     let columns = ["input", "topic", "type", "messages", "refused"].map(String::from).into();
-    format!("<h3>Inputs in the bag</h3>\n{}", Table { label: "Inputs in the bag".into(), caption: None, columns, rows }.render())
+    let table = Table { label: "Inputs in the bag".into(), caption: None, columns, rows }.render();
+    format!("<h3>Inputs in the bag</h3>\n<div class=\"texts\">{table}</div>")
 }
 
 fn gaps(trace: &Trace) -> String {

@@ -18,7 +18,8 @@ use crate::{
 
 /// With more chunks than this the points would be a line of their own.
 const DOTS: usize = 150;
-const BINS: usize = 32;
+/// Bars of a histogram: more for more chunks.
+const BINS: (usize, usize) = (8, 32);
 
 /// One value of each chunk.
 struct Lane<'a> {
@@ -48,7 +49,11 @@ pub fn strips(report: &Report) -> String {
     html.push_str("</p>\n<div class=\"strips\">\n");
     for lane in lanes(trace) {
         let points = |trace: &Trace| -> Vec<(f64, f64)> {
-            trace.chunks.iter().map(|chunk| (figures::bag_time(chunk.observed, report.trace.span.0), (lane.value)(chunk))).collect()
+            trace
+                .chunks
+                .iter()
+                .map(|chunk| (figures::bag_time(chunk.observed, report.trace.span.0), (lane.value)(chunk)))
+                .collect()
         };
         let current = points(trace);
         let before = report.compared.map(|compared| points(compared.baseline));
@@ -158,23 +163,22 @@ fn histogram(name: &str, times: &[f64], (p50, p95): (f64, f64)) -> String {
     let half = ((high - low) * 0.55).max(high * 0.02).max(1e-3);
     let middle = (low + high) / 2.0;
     let across = Scale::new((middle - half).max(0.0), middle + half);
-    let mut bins = [0_usize; BINS];
+    let count = (2 * times.len().isqrt()).clamp(BINS.0, BINS.1);
+    let mut bins = vec![0_usize; count];
     for time in times {
-        bins[((across.at(*time) * BINS as f64) as usize).min(BINS - 1)] += 1;
+        bins[((across.at(*time) * count as f64) as usize).min(count - 1)] += 1;
     }
     let most = bins.iter().copied().max().unwrap_or(0).max(1);
     let up = Scale::new(0.0, most as f64 * 1.1);
     let mut bars = String::new();
-    for (bin, count) in bins.iter().enumerate().filter(|(_, count)| **count > 0) {
-        let (left, width) = (bin as f64 * WIDTH / BINS as f64, WIDTH / BINS as f64);
-        let top = (1.0 - up.at(*count as f64)) * HEIGHT;
-        let _ = write!(bars, "M{} {HEIGHT}V{}H{}V{HEIGHT}Z", decimal(left + 2.0, 1), decimal(top, 2), decimal(left + width - 2.0, 1));
+    let width = WIDTH / count as f64;
+    for (bin, found) in bins.iter().enumerate().filter(|(_, found)| **found > 0) {
+        let left = bin as f64 * width;
+        let top = (1.0 - up.at(*found as f64)) * HEIGHT;
+        let _ =
+            write!(bars, "M{} {HEIGHT}V{}H{}V{HEIGHT}Z", decimal(left + 2.0, 1), decimal(top, 2), decimal(left + width - 2.0, 1));
     }
-    let drawing = format!(
-        "<path class=\"bars\" d=\"{bars}\"/>{}{}",
-        upright(p50, across, "median"),
-        upright(p95, across, "p95")
-    );
+    let drawing = format!("<path class=\"bars\" d=\"{bars}\"/>{}{}", upright(p50, across, "median"), upright(p95, across, "p95"));
     let [p50, p95] = [p50, p95].map(|time| figures::milliseconds(time / 1e3));
     let label = format!("{name}: median {p50} ms, 95th percentile {p95} ms, between {low:.2} and {high:.2} ms");
     let chart = Chart { class: "histogram", across, up, ticks: 2, label: &label, drawing: &drawing }.render();
