@@ -115,7 +115,7 @@ def test_the_verdict_comes_first_and_names_everything(open_page):
 
 
 def test_tab_reaches_every_control_in_order_and_shows_where_it_is(open_page):
-    page = open_page("different")
+    page = open_page("different", reduced_motion="reduce")
     wanted = page.evaluate(
         """() => [...document.querySelectorAll('a[href], button:enabled, input, summary, [tabindex="0"]')]
             .filter(element => element.checkVisibility()).map((element, index) => { element.dataset.order = index; return index; })"""
