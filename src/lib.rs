@@ -29,10 +29,12 @@ pub mod model;
 #[cfg(feature = "ros")]
 pub mod node;
 pub mod observation;
+pub mod parameters;
 mod picture;
 pub mod policy;
 mod progress;
 pub mod replay;
 pub mod robot;
+pub mod session;
 pub mod sim;
 pub mod verify;

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     backend::{self, Backend, BackendError, BackendInfo, BackendOptions},
-    checkpoint::{Checkpoint, CheckpointError, Family, OpenOptions},
+    checkpoint::{Checkpoint, CheckpointError, Family, Normalizer, OpenOptions, Weights},
     control::GuidanceRequest,
     model::{Chunk, DenoiseRequest, Geometry, Guidance, ModelInputs, PrefixSchedule, StageTimes, noise},
     observation::{Observation, ObservationError, Pipeline, ResizeKernel},
@@ -44,6 +44,8 @@ pub struct PolicyInfo {
     pub backend: BackendInfo,
     pub steps: usize,
     pub seed: u64,
+    /// The tokenizer's file.
+    pub tokenizer: PathBuf,
 }
 
 /// A resident policy.
@@ -115,6 +117,14 @@ impl PrefixGuidance {
 impl Policy {
     /// Opens the checkpoint, the profile and the backend. Nothing is random and nothing is defaulted in silence.
     pub fn open(options: &PolicyOptions) -> Result<Self, PolicyError> {
+        Self::open_with(options, backend::open)
+    }
+
+    /// The same with a backend that the caller opens: another one, or one that is looked at.
+    pub fn open_with(
+        options: &PolicyOptions,
+        open_backend: impl FnOnce(Geometry, Weights, &BackendOptions) -> Result<Box<dyn Backend>, BackendError>,
+    ) -> Result<Self, PolicyError> {
         // The profile first: a mistake there should not wait for a 6 GB checkpoint.
         let profile = RobotProfile::load(&options.robot)?;
         if options.steps == Some(0) {
@@ -123,7 +133,7 @@ impl Policy {
         let from = OpenOptions { tokenizer: options.tokenizer.clone(), norm_stats: options.norm_stats.clone() };
         let checkpoint = Checkpoint::open(&options.checkpoint, &from)?;
         let pipeline = Pipeline::new(&checkpoint, &profile, options.resize)?;
-        let backend = backend::open(checkpoint.geometry, checkpoint.weights, &options.backend)?;
+        let backend = open_backend(checkpoint.geometry, checkpoint.weights, &options.backend)?;
         Ok(Self {
             required_cameras: pipeline.required_cameras().map(str::to_owned).collect(),
             state_joints: profile.state_joints().map(str::to_owned).collect(),
@@ -140,6 +150,7 @@ impl Policy {
                 backend: backend.describe(),
                 steps: options.steps.unwrap_or(checkpoint.steps),
                 seed: options.seed,
+                tokenizer: checkpoint.prompt.path().to_owned(),
             },
             pipeline,
             backend,
@@ -154,6 +165,16 @@ impl Policy {
     /// Camera slots that must have an image, in the checkpoint's order.
     pub fn required_cameras(&self) -> &[String] {
         &self.required_cameras
+    }
+
+    /// Every camera slot, absent ones included, in the checkpoint's order.
+    pub fn camera_slots(&self) -> impl Iterator<Item = &str> {
+        self.pipeline.camera_slots()
+    }
+
+    /// The statistics of the state and of the actions.
+    pub fn normalizers(&self) -> [&Normalizer; 2] {
+        self.pipeline.normalizers()
     }
 
     /// Joint names in the order of [`Observation::joints`].

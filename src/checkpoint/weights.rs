@@ -3,10 +3,17 @@
 //! Canonical names are those of openpi's PyTorch conversion without a leading `model.`, for example
 //! `paligemma_with_expert.gemma_expert.model.layers.0.mlp.down_proj.weight`; [`crate::model::Geometry::tensors`] lists them.
 
-use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use memmap2::{Mmap, UncheckedAdvice};
+
+use crate::progress;
 
 /// Number format of a stored tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -192,17 +199,39 @@ impl fmt::Debug for Tensor {
 #[derive(Clone, Debug, Default)]
 pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
+    fingerprint: OnceLock<blake3::Hash>,
 }
 
 impl Weights {
     /// Adds a tensor and returns the one that had the name before.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) -> Option<Tensor> {
+        self.fingerprint.take();
         self.tensors.insert(name.into(), tensor)
     }
 
     /// Takes a tensor out.
     pub fn remove(&mut self, name: &str) -> Option<Tensor> {
+        self.fingerprint.take();
         self.tensors.remove(name)
+    }
+
+    /// Hash of names, shapes, formats and every value. Computed once: it reads gigabytes.
+    pub fn fingerprint(&self) -> blake3::Hash {
+        *self.fingerprint.get_or_init(|| {
+            let bar = progress::bar("Reading the checkpoint", self.bytes());
+            let mut hasher = blake3::Hasher::new();
+            for (name, tensor) in self.iter() {
+                hasher.update(format!("{name} {} {:?}\n", tensor.dtype(), tensor.shape()).as_bytes());
+                hasher.update_rayon(match tensor.data() {
+                    TensorData::F32(values) => bytemuck::cast_slice(values),
+                    TensorData::BF16(values) => bytemuck::cast_slice(values),
+                    TensorData::F16(values) => bytemuck::cast_slice(values),
+                });
+                bar.inc(tensor.bytes());
+            }
+            bar.finish_and_clear();
+            hasher.finalize()
+        })
     }
 
     pub fn get(&self, name: &str) -> Option<&Tensor> {

@@ -10,7 +10,7 @@ use crate::{
     control::ControlError,
     observation::ObservationError,
     policy::PolicyError,
-    replay::ReplayError,
+    replay::{ReplayError, run::RunError},
     robot::RobotError,
     verify::VerifyError,
 };
@@ -32,6 +32,8 @@ pub enum CliError {
     Recording(#[from] RecordingError),
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    #[error(transparent)]
+    Run(#[from] RunError),
     #[error(transparent)]
     Robot(#[from] RobotError),
     #[error(transparent)]

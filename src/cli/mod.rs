@@ -8,6 +8,7 @@ mod error;
 pub mod graph;
 pub mod infer;
 pub mod inspect;
+pub mod replay;
 pub mod simulate;
 pub mod summary;
 pub mod synth;

@@ -9,6 +9,10 @@ impl Stamp {
         Self(nanoseconds)
     }
 
+    pub fn nanoseconds(self) -> i64 {
+        self.0
+    }
+
     /// From the two fields of `builtin_interfaces/Time`. Zero means "no stamp" in ROS messages.
     pub fn from_ros(sec: i32, nanosec: u32) -> Option<Self> {
         (sec != 0 || nanosec != 0).then(|| Self(i64::from(sec) * 1_000_000_000 + i64::from(nanosec)))

@@ -9,17 +9,16 @@ use std::{
     time::Duration,
 };
 
-use rclrs::{Node, Worker};
+use rclrs::{Node, QoSDurabilityPolicy, Worker};
 
 use super::{
     NodeError,
     control::{Control, Message, Order, Parts},
-    control_parameters::JointParameters,
     diagnostics::{Reporter, device},
-    inputs::{Inputs, Instruction},
+    messages::{Inputs, Session},
     now,
     outputs::{Destination, Outputs},
-    parameters::Parameters,
+    parameters::Declaring,
     policy_thread::PolicyThread,
     process::Opened,
     services::Services,
@@ -27,7 +26,9 @@ use super::{
 };
 use crate::{
     control::{ControlConfig, Controller, JointLimits, Latch, Replan},
+    parameters::{InstructionDurability, JointParameters, Parameters},
     policy::PolicyInfo,
+    session::Instruction,
 };
 
 /// Time between the last command and the end of its publisher. A subscriber that hears of the end before it has taken the sample never
@@ -69,7 +70,8 @@ impl Configured {
         workers: &Workers,
     ) -> Result<Self, NodeError> {
         let horizon = (opened.info.geometry.horizon, opened.period, opened.execution_horizon);
-        let (config, joint_parameters) = parameters.control.config(node, &opened.commands, horizon)?;
+        let joint_parameters = JointParameters::declare(&mut Declaring(node), &opened.commands)?;
+        let config = parameters.control.config(&joint_parameters, &opened.commands, horizon)?;
         let controller = Controller::new(config.clone())?;
         let (messages, inbox) = channel();
         let instruction = instruction(node, parameters, messages.clone());
@@ -78,7 +80,10 @@ impl Configured {
         {
             instruction.set(text.as_bytes(), now(&node.get_clock()), None)?;
         }
-        let durability = parameters.instruction_durability()?;
+        let durability = match parameters.instruction_durability()? {
+            InstructionDurability::Volatile => QoSDurabilityPolicy::Volatile,
+            InstructionDurability::TransientLocal => QoSDurabilityPolicy::TransientLocal,
+        };
         let (inputs, subscriptions) = subscriptions::subscribe(node, &workers.samples, &opened.cameras, instruction, durability)?;
         let inputs = Arc::new(inputs);
         let outputs = Outputs::default();
@@ -87,18 +92,16 @@ impl Configured {
         outputs.advertise(node, &opened.commands, destination)?;
         let services = Services::offer(node, &messages)?;
         let rate = messages.clone();
-        parameters.control.rate_hz.on_change(move |&hz| {
+        parameters.control.rate_hz.on_change(Box::new(move |&hz| {
             // An error means that this policy is closed.
             let _ = rate.send(Message::Rate(hz));
-        });
+        }));
+        let (joints, clock) = (opened.commands.iter().map(|column| column.joint.clone()).collect(), node.get_clock());
+        let guidance = parameters.control.guidance()?;
         let parts = Parts {
-            controller,
-            joints: opened.commands.iter().map(|column| column.joint.clone()).collect(),
-            period: opened.period,
-            guidance: parameters.control.guidance()?,
-            inputs: inputs.clone(),
+            session: Session::new(controller, inputs.clone(), joints, opened.period, guidance, now(&clock)),
             outputs: outputs.clone(),
-            clock: node.get_clock(),
+            clock,
             messages: messages.clone(),
             requests: thread.requests.clone(),
             shared: thread.shared.clone(),
@@ -147,7 +150,7 @@ impl Configured {
     /// What the operator compares with the robot in front of him.
     pub fn summary(&self, opened: &Opened, parameters: &Parameters) -> String {
         let Opened { info, joints, time, .. } = opened;
-        let PolicyInfo { checkpoint, family, geometry, robot, backend, steps, seed, synthetic: _ } = info;
+        let PolicyInfo { checkpoint, family, geometry, robot, backend, steps, seed, synthetic: _, tokenizer: _ } = info;
         format!(
             "Ready after {:.1} s\n  checkpoint  {} ({family:?}), {} px images, chunks of {} rows, {steps} denoise steps, seed {seed}\n  \
              backend     {}, {}, {:.0} MB of weights\n  robot       {robot}, {} joints: {}\n  inputs      {}\n  \
@@ -181,7 +184,10 @@ impl Configured {
 
 /// The instruction in force, which follows its parameter from now on.
 fn instruction(node: &Node, parameters: &Parameters, changes: Sender<Message>) -> Arc<Instruction> {
-    let instruction = Arc::new(Instruction::new(changes));
+    let instruction = Arc::new(Instruction::new(move || {
+        // An error means that the control thread has ended.
+        let _ = changes.send(Message::InstructionChanged);
+    }));
     let (set, clock) = (instruction.clone(), node.get_clock());
     let follow = move |text: &Arc<str>| {
         // The parameter was validated; only an empty text, which sets nothing, is refused here.
@@ -190,6 +196,6 @@ fn instruction(node: &Node, parameters: &Parameters, changes: Sender<Message>) -
         }
     };
     follow(&parameters.default_instruction.get());
-    parameters.default_instruction.on_change(follow);
+    parameters.default_instruction.on_change(Box::new(follow));
     instruction
 }

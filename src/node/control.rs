@@ -1,6 +1,6 @@
 //! The control thread: wakes once in a control period, and is the only place that publishes commands.
 //!
-//! It owns the [`Controller`] and tells it what happens in the order in which it happens: samples, finished chunks, services. So there is one
+//! It owns the [`Session`] and tells it what happens in the order in which it happens: samples, finished chunks, services. So there is one
 //! order of everything that a robot is told, and after the last command of a stop comes nothing.
 
 use std::{
@@ -18,17 +18,17 @@ use rclrs::Clock;
 
 use super::{
     control_health,
-    inference::{Computed, InferenceError, LastChunk, Problem, Request, Shared},
-    inputs::Inputs,
+    inference::{Computed, LastChunk, Problem, Request, Shared},
     log::{Change, ChangeLog, LOG_INTERVAL},
+    messages::Session,
     outputs::Outputs,
     priority,
     process::{self, Event},
 };
 use crate::{
-    control::{ClockWatch, ControlState, Controller, Measured, NotUsable, Stamp, Tick, Ticket},
-    model::PrefixSchedule,
-    policy::{PolicyError, PrefixGuidance},
+    control::{ControlState, NotUsable, Stamp, Tick},
+    policy::PolicyError,
+    session::{Asked, InferenceError},
 };
 
 /// How often the node's clock is looked at between two control steps: it may be `/clock`, and may be set at any time.
@@ -63,14 +63,7 @@ pub enum Order {
 
 /// What the control thread works with.
 pub struct Parts {
-    pub controller: Controller,
-    /// Joint names in the controller's order.
-    pub joints: Vec<String>,
-    /// Seconds between two rows.
-    pub period: f64,
-    /// Form and largest weight of the guidance towards the chunk before.
-    pub guidance: (PrefixSchedule, f64),
-    pub inputs: Arc<Inputs>,
+    pub session: Session,
     pub outputs: Outputs,
     pub clock: Clock,
     /// To the control thread itself.
@@ -133,7 +126,6 @@ pub fn send_order(messages: &Sender<Message>, order: Order) -> Result<String, St
 
 struct Loop {
     parts: Parts,
-    watch: ClockWatch,
     log: ChangeLog,
     active: bool,
     /// Who waits for the last command.
@@ -144,42 +136,26 @@ struct Loop {
 
 impl Loop {
     fn new(parts: Parts) -> Self {
-        Self {
-            parts,
-            watch: ClockWatch::default(),
-            log: ChangeLog::new(LOG_INTERVAL, Instant::now()),
-            active: false,
-            deactivated: None,
-            cut: [(0, None); 4],
-        }
+        Self { parts, log: ChangeLog::new(LOG_INTERVAL, Instant::now()), active: false, deactivated: None, cut: [(0, None); 4] }
     }
 
     fn run(mut self, inbox: &Receiver<Message>) {
-        let mut next = self.now();
         loop {
-            let wait = Duration::from_secs_f64(next.seconds_since(self.now()).max(0.0)).min(POLL);
+            let wait = Duration::from_secs_f64(self.parts.session.next_step().seconds_since(self.now()).max(0.0)).min(POLL);
             let message = inbox.recv_timeout(wait);
             let now = self.now();
             // Before the message: an order that is carried out in another time than the plan was made in would plan from a wrong step.
-            if let Some(jump) = self.watch.observe(now) {
+            if let Some(jump) = self.parts.session.observe_clock(now) {
                 tracing::warn!("{jump}. The chunk is dropped, and the robot held until there are new samples");
-                self.parts.inputs.reset(now);
-                self.parts.controller.clock_jumped();
-                next = now;
             }
             match message {
                 Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(message) => self.receive(message, now),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            let late = now.seconds_since(next);
-            if late >= 0.0 {
-                self.parts.shared.control().lateness.record(late);
-                // A step that was slept through is not made up for, and the steps keep their phase: what the controller is told is when
-                // the step was due.
-                let missed = (late / self.parts.period).floor();
-                self.tick(next.after(missed * self.parts.period), now);
-                next = next.after((missed + 1.0) * self.parts.period);
+            if let Some(step) = self.parts.session.step(now) {
+                self.parts.shared.control().lateness.record(step.late);
+                self.tick(step.due, now);
             }
         }
     }
@@ -195,10 +171,10 @@ impl Loop {
                 self.report();
             }
             Message::Computed(computed) => self.install(*computed, now),
-            Message::InstructionChanged => self.parts.controller.instruction_changed(),
+            Message::InstructionChanged => self.parts.session.controller.instruction_changed(),
             Message::Rate(hz) => {
                 // The parameter's range holds rates that the controller takes.
-                if let Err(error) = self.parts.controller.set_rate(hz) {
+                if let Err(error) = self.parts.session.controller.set_rate(hz) {
                     tracing::warn!("{error}");
                 }
             }
@@ -209,7 +185,7 @@ impl Loop {
 
     fn answer_deactivated(&mut self) {
         if self.deactivated.is_some()
-            && self.parts.controller.status().state != ControlState::Braking
+            && self.parts.session.controller.status().state != ControlState::Braking
             && let Some(reply) = self.deactivated.take()
         {
             // Nobody waits any more when the node is on its way out.
@@ -218,7 +194,7 @@ impl Loop {
     }
 
     fn carry_out(&mut self, order: Order, now: Stamp, reply: Sender<Result<String, String>>) {
-        let controller = &mut self.parts.controller;
+        let controller = &mut self.parts.session.controller;
         let answer = match order {
             Order::Activate => {
                 controller.activate();
@@ -259,8 +235,7 @@ impl Loop {
 
     /// The control step that was due at `due`.
     fn tick(&mut self, due: Stamp, now: Stamp) {
-        let measured = self.measured(now);
-        let tick = self.parts.controller.tick(due, measured.as_ref());
+        let tick = self.parts.session.tick(due, now);
         self.publish(tick);
         self.answer_deactivated();
         if self.active {
@@ -271,27 +246,13 @@ impl Loop {
 
     /// Starts an inference if it is time for one and there is everything that it needs.
     fn ask_for_a_chunk(&mut self, due: Stamp, now: Stamp) {
-        let checked = self.parts.inputs.check(now);
-        let mut problems: BTreeMap<String, NotUsable> =
-            checked.into_iter().filter_map(|(input, age)| Some((input.name().to_owned(), age.err()?))).collect();
-        if problems.is_empty()
-            && let Some(ticket) = self.parts.controller.request(due)
-        {
-            match self.parts.inputs.snapshot(now) {
-                Ok(snapshot) => {
-                    self.parts.shared.status().running = Some(Instant::now());
-                    let guidance = self.guidance(&ticket);
-                    let answer = self.parts.messages.clone();
-                    // The queue has room: the thread has answered every request before. An error means that it has ended, which ends
-                    // the node elsewhere.
-                    let _ = self.parts.requests.send(Request { snapshot, ticket, guidance, answer });
-                }
-                // What keeps them apart is known only together.
-                Err(apart) => {
-                    self.parts.controller.abandon(&ticket);
-                    problems.extend(apart);
-                }
-            }
+        let Asked { request, problems } = self.parts.session.ask(due, now);
+        if let Some(asked) = request {
+            self.parts.shared.status().running = Some(Instant::now());
+            let answer = self.parts.messages.clone();
+            // The queue has room: the thread has answered every request before. An error means that it has ended, which ends the node
+            // elsewhere.
+            let _ = self.parts.requests.send(Request { asked, answer });
         }
         self.tell_inputs(&problems);
         let mut status = self.parts.shared.status();
@@ -303,37 +264,18 @@ impl Loop {
         }
     }
 
-    /// What the controller asks for, in the form that the parameters choose.
-    fn guidance(&self, ticket: &Ticket) -> Option<PrefixGuidance> {
-        let (schedule, max_weight) = self.parts.guidance;
-        Some(PrefixGuidance::new(ticket.guidance.clone()?, schedule, max_weight))
-    }
-
-    /// Where the commanded joints are, when that is known now.
-    fn measured(&self, now: Stamp) -> Option<Measured> {
-        let (message, stamp) = self.parts.inputs.measured(now)?;
-        let names: Vec<String> = message.name.iter().map(ToString::to_string).collect();
-        let position = |joint: &String| {
-            let index = names.iter().position(|name| name == joint)?;
-            message.position.get(index).copied().filter(|position| position.is_finite())
-        };
-        Some(Measured { stamp, positions: self.parts.joints.iter().map(position).collect() })
-    }
-
     fn install(&mut self, computed: Computed, now: Stamp) {
         let Computed { ticket, result } = computed;
         let result = match result {
-            Ok((finished, chunk, last)) => match self.parts.controller.install(now, &ticket, chunk) {
+            Ok((finished, chunk, last)) => match self.parts.session.install(now, &ticket, chunk) {
                 Ok(installed) => {
-                    self.parts.outputs.publish_chunk(finished, &installed).map(|()| last).map_err(InferenceError::from)
+                    let published = self.parts.outputs.publish_chunk(finished, &installed);
+                    published.map(|()| last).map_err(|error| InferenceError::Publish(error.to_string()))
                 }
                 Err(refused) => Err(InferenceError::Refused(refused)),
             },
             Err(error) => {
-                match &error {
-                    InferenceError::Refused(refused) => self.parts.controller.refuse(&ticket, refused),
-                    _ => self.parts.controller.abandon(&ticket),
-                }
+                self.parts.session.give_up(&ticket, &error);
                 Err(error)
             }
         };
@@ -370,7 +312,7 @@ impl Loop {
     /// One line when an input is lost and one when it is back.
     fn tell_inputs(&mut self, problems: &BTreeMap<String, NotUsable>) {
         let now = Instant::now();
-        for input in self.parts.inputs.names() {
+        for input in self.parts.session.inputs().names() {
             let problem = problems.get(input);
             match (self.log.observe(input, problem.map(NotUsable::kind), now), problem) {
                 (Some(_), Some(problem)) => tracing::warn!("Input {input}: {problem}. No inference until it is back"),
@@ -382,7 +324,7 @@ impl Loop {
 
     /// Tells the log and the diagnostics how the controller is.
     fn report(&mut self) {
-        let status = self.parts.controller.status();
+        let status = self.parts.session.controller.status();
         let now = Instant::now();
         let latch = status.latch.as_ref().map(ToString::to_string);
         if let (Some(Change::Problem), Some(latch)) = (self.log.observe("control", latch.as_deref(), now), &latch) {

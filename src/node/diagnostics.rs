@@ -8,11 +8,12 @@ use ros_env::diagnostic_msgs::msg::{DiagnosticStatus, KeyValue};
 use super::{
     control_health::{self, Health},
     inference::{InferenceStatus, Problem, Shared},
-    inputs::{Input, Inputs},
+    messages::Inputs,
 };
 use crate::{
     backend::BackendInfo,
     control::{LimitCounts, NotUsable, Stamp},
+    session::Input,
 };
 
 /// Makes the report of every second.

@@ -3,7 +3,6 @@
 //! It owns the policy and holds no ROS entities, so that a node which is told to end does not wait for it.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -12,19 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ros_env::sensor_msgs::msg::rmw::JointState;
-
 use super::{
     control::Message,
-    inputs::{CameraMessage, Snapshot, Taken},
     log::{Change, ChangeLog, LOG_INTERVAL},
-    meter::Lateness,
-    outputs::Finished,
+    messages::ChunkRequest,
 };
 use crate::{
-    control::{ChunkError, CommandRows, ComputedChunk, ControlStatus, Ticket},
-    observation::{CompressedImageView, ImageView, JointSelector, Observation, ObservationError, RgbImage},
-    policy::{Policy, PolicyChunk, PolicyError, PrefixGuidance},
+    control::{ComputedChunk, ControlStatus, Ticket},
+    policy::Policy,
+    session::{Finished, Inference, InferenceError, meter::Lateness},
 };
 
 /// How often the idle inference thread looks whether it is to end.
@@ -32,10 +27,7 @@ const END_POLL: Duration = Duration::from_millis(100);
 
 /// What the control thread asks for.
 pub struct Request {
-    pub snapshot: Snapshot,
-    pub ticket: Ticket,
-    /// What the chunk is to be guided by.
-    pub guidance: Option<PrefixGuidance>,
+    pub asked: ChunkRequest,
     pub answer: Sender<Message>,
 }
 
@@ -43,19 +35,6 @@ pub struct Request {
 pub struct Computed {
     pub ticket: Ticket,
     pub result: Result<(Finished, ComputedChunk, LastChunk), InferenceError>,
-}
-
-/// Why a request produced no chunk, or none that may be executed.
-#[derive(Debug, thiserror::Error)]
-pub enum InferenceError {
-    #[error("Input {input} was refused: {source}")]
-    Input { input: String, source: Box<ObservationError> },
-    #[error("No chunk was computed: {0}")]
-    Policy(#[from] PolicyError),
-    #[error("The chunk was refused and nothing of it is commanded: {0}")]
-    Refused(#[from] ChunkError),
-    #[error("The chunk could not be published: {0}")]
-    Publish(#[from] rclrs::RclrsError),
 }
 
 /// Counters of the inference for the diagnostics. They never go back.
@@ -159,13 +138,19 @@ pub struct Worker {
 
 impl Worker {
     /// Answers requests until it is told to end or the other side is dropped.
-    pub fn run(mut self, requests: &Receiver<Request>) {
-        let joints = JointSelector::new(self.policy.state_joints());
+    pub fn run(self, requests: &Receiver<Request>) {
+        let mut inference = Inference::new(self.policy);
         let mut log = ChangeLog::new(LOG_INTERVAL, Instant::now());
         while !self.shared.ending.load(Ordering::Acquire) {
             match requests.recv_timeout(END_POLL) {
-                Ok(Request { snapshot, ticket, guidance, answer }) => {
-                    let result = self.infer(&joints, &mut log, snapshot, guidance.as_ref());
+                Ok(Request { asked, answer }) => {
+                    let ChunkRequest { snapshot, ticket, guidance } = asked;
+                    let result = inference.infer(&snapshot, guidance.as_ref()).and_then(|finished| {
+                        let computed = finished.computed()?;
+                        tell_truncation(&mut log, &finished.instruction, finished.chunk.dropped_tokens);
+                        let last = LastChunk::of(&finished);
+                        Ok((finished, computed, last))
+                    });
                     // Nobody waits any more when the node is on its way out.
                     let _ = answer.send(Message::Computed(Box::new(Computed { ticket, result })));
                 }
@@ -173,42 +158,6 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
-    }
-
-    fn infer(
-        &mut self,
-        joints: &JointSelector,
-        log: &mut ChangeLog,
-        snapshot: Snapshot,
-        guidance: Option<&PrefixGuidance>,
-    ) -> Result<(Finished, ComputedChunk, LastChunk), InferenceError> {
-        let started = Instant::now();
-        let observation = observe(joints, &snapshot)?;
-        let decoded = started.elapsed();
-        let mut chunk = self.policy.infer(&observation, guidance)?;
-        CommandRows::check_model_output(&chunk.model_actions, chunk.action_dim)?;
-        let rows = CommandRows::check(&chunk.joints, chunk.horizon, chunk.period, std::mem::take(&mut chunk.actions))?;
-        tell_truncation(log, &observation.instruction, chunk.dropped_tokens);
-        let (observation_time, total_time) = (decoded + chunk.observation_time, started.elapsed());
-        let last = last_chunk(&chunk, observation_time, total_time);
-        let computed = ComputedChunk {
-            rows: rows.clone(),
-            model_actions: chunk.model_actions.clone(),
-            action_dim: chunk.action_dim,
-            anchor: std::mem::take(&mut chunk.anchor),
-        };
-        let finished = Finished {
-            chunk,
-            rows,
-            backend: self.policy.info().backend.name,
-            instruction: observation.instruction,
-            observed: snapshot.stamp,
-            input_ages: input_ages(&snapshot),
-            input_skew: snapshot.skew,
-            observation_time,
-            total_time,
-        };
-        Ok((finished, computed, last))
     }
 }
 
@@ -220,70 +169,17 @@ fn tell_truncation(log: &mut ChangeLog, instruction: &str, dropped: usize) {
     }
 }
 
-/// Decodes the images, picks the joints and interpolates them.
-fn observe(joints: &JointSelector, snapshot: &Snapshot) -> Result<Observation, InferenceError> {
-    let mut images = BTreeMap::new();
-    for camera in &snapshot.cameras {
-        images.insert(camera.input.name().to_owned(), accept(camera, |image| decode(image))?);
-    }
-    Ok(Observation {
-        images,
-        joints: accept(&snapshot.joint_states, |state| state.positions(|message| select(joints, message)))?,
-        instruction: snapshot.instruction.value.to_string(),
-    })
-}
-
-/// Reads a sample and notes the outcome with its input.
-fn accept<M, T>(taken: &Taken<M>, read: impl FnOnce(&M) -> Result<T, ObservationError>) -> Result<T, InferenceError> {
-    match read(&taken.value) {
-        Ok(value) => {
-            taken.input.accept();
-            Ok(value)
+impl LastChunk {
+    fn of(finished: &Finished) -> Self {
+        let times = &finished.chunk.times;
+        Self {
+            observation: finished.observation_time,
+            vision: times.vision,
+            prefix: times.prefix,
+            denoise: times.steps.iter().sum(),
+            total: finished.total_time,
+            dropped_tokens: finished.chunk.dropped_tokens,
         }
-        Err(source) => {
-            taken.input.refuse(source.to_string());
-            Err(InferenceError::Input { input: taken.input.name().to_owned(), source: Box::new(source) })
-        }
-    }
-}
-
-fn decode(message: &CameraMessage) -> Result<RgbImage, ObservationError> {
-    match message {
-        CameraMessage::Raw(image) => ImageView {
-            width: image.width,
-            height: image.height,
-            encoding: &image.encoding.to_string(),
-            is_bigendian: image.is_bigendian != 0,
-            step: image.step,
-            data: &image.data,
-        }
-        .decode(),
-        CameraMessage::Compressed(image) => CompressedImageView { format: &image.format.to_string(), data: &image.data }.decode(),
-    }
-}
-
-fn select(joints: &JointSelector, message: &JointState) -> Result<Vec<f64>, ObservationError> {
-    let names: Vec<String> = message.name.iter().map(ToString::to_string).collect();
-    joints.select(&names, &message.position)
-}
-
-fn input_ages(snapshot: &Snapshot) -> Vec<(String, f64)> {
-    let cameras = snapshot.cameras.iter().map(|camera| (camera.input.name().to_owned(), camera.age));
-    let (joint_states, instruction) = (&snapshot.joint_states, &snapshot.instruction);
-    cameras
-        .chain([(joint_states.input.name().to_owned(), joint_states.age), (instruction.input.name().to_owned(), instruction.age)])
-        .collect()
-}
-
-fn last_chunk(chunk: &PolicyChunk, observation: Duration, total: Duration) -> LastChunk {
-    let times = &chunk.times;
-    LastChunk {
-        observation,
-        vision: times.vision,
-        prefix: times.prefix,
-        denoise: times.steps.iter().sum(),
-        total,
-        dropped_tokens: chunk.dropped_tokens,
     }
 }
 

@@ -13,10 +13,11 @@ use super::{
     configured::{Configured, Workers},
     health::Health,
     lifecycle::{Lifecycle, Next, Outcome, Phase, Primary, Request, Running, Services, State},
-    parameters::Parameters,
+    parameters::Declaring,
     policy_thread::PolicyThread,
     process::{Card, End, Event, Opened},
 };
+use crate::parameters::Parameters;
 
 /// Longest time that a transition may take.
 const TRANSITION_LIMIT: Duration = Duration::from_secs(60);
@@ -78,7 +79,7 @@ impl Fault {
 
 impl<'a> Manager<'a> {
     pub fn new(node: &'a Node, events: Sender<Event>, inbox: &'a Receiver<Event>) -> Result<Self, NodeError> {
-        let parameters = Parameters::declare(node)?;
+        let parameters = Parameters::declare(&mut Declaring(node))?;
         let workers = Workers::new(node);
         let lifecycle = Lifecycle::new(node)?;
         let health = Health::start(node, &workers.timers, lifecycle.clone())?;

@@ -1,6 +1,7 @@
 //! The ROS 2 node: lifecycle, parameters, subscriptions, the inference thread, publishers, diagnostics.
 //!
-//! Thin: what is computed is [`crate::policy`], what may be published is decided in [`crate::control`]. The executor's threads take samples,
+//! Thin: what is received, asked for, computed and taken over is decided in [`crate::session`], which a replay runs too; here are threads,
+//! messages, and what is told. The executor's threads take samples,
 //! answer services and run the timers. The control thread is the one that publishes commands. The inference thread owns the policy. The
 //! main thread carries the transitions of the lifecycle out ([`manager`]) until there is a reason to end, and takes the ROS entities down;
 //! then it does not wait for a running inference.
@@ -8,16 +9,13 @@
 mod configured;
 mod control;
 mod control_health;
-mod control_parameters;
 mod diagnostics;
 mod health;
 mod inference;
-mod inputs;
-mod instruction;
 mod lifecycle;
 mod log;
 mod manager;
-mod meter;
+mod messages;
 mod outputs;
 mod parameters;
 mod policy_thread;
@@ -36,14 +34,14 @@ use std::{
 use rclrs::{Clock, Context, CreateBasicExecutor, InitOptions, Node, RclrsError};
 
 use self::{
-    instruction::InstructionError,
     manager::Manager,
-    parameters::ParameterError,
     process::{Card, Event, Spinner},
     subscriptions::SubscriptionError,
 };
 use crate::{
     control::{ControlError, Stamp},
+    observation::InstructionError,
+    parameters::ParameterError,
     policy::PolicyError,
 };
 

@@ -1,9 +1,6 @@
-//! What the node publishes, and the messages it is put into.
+//! What the node publishes.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rclrs::{IntoPrimitiveOptions, Node, Publisher, RclrsError};
 use ros_env::{
@@ -14,9 +11,13 @@ use ros_env::{
 };
 
 use crate::{
-    control::{CommandRows, Installed, Stamp, Tick, Trajectory},
-    policy::PolicyChunk,
+    control::{Installed, Stamp, Tick},
+    replay::{
+        messages,
+        outputs::{CommandColumns, action_chunk},
+    },
     robot::{ActionColumn, CommandKind},
+    session::Finished,
 };
 
 struct Publishers {
@@ -25,14 +26,6 @@ struct Publishers {
     /// The same for controllers that take row after row.
     rows: Vec<(CommandColumns, Publisher<Float64MultiArray>)>,
     chunk: Publisher<ActionChunk>,
-}
-
-/// The joints that take one kind of command.
-struct CommandColumns {
-    kind: CommandKind,
-    /// Columns of a row, and the joints' names.
-    columns: Vec<usize>,
-    joints: Vec<String>,
 }
 
 /// The node's command publishers: none before [`Outputs::advertise`] and after [`Outputs::close`], whoever holds a clone.
@@ -48,24 +41,6 @@ pub struct Destination {
     pub forward: bool,
 }
 
-/// A checked chunk with what a reader of it wants to know.
-pub struct Finished {
-    pub chunk: PolicyChunk,
-    pub rows: CommandRows,
-    pub backend: &'static str,
-    pub instruction: String,
-    /// When the observation was taken.
-    pub observed: Stamp,
-    /// Name and age in seconds of each input at that moment.
-    pub input_ages: Vec<(String, f64)>,
-    /// Largest difference between the exposure times of the cameras, in seconds.
-    pub input_skew: f64,
-    /// Image decoding, joint selection, and what the policy does with them before the model runs.
-    pub observation_time: Duration,
-    /// From taking the observation to finished commands.
-    pub total_time: Duration,
-}
-
 impl Outputs {
     /// Makes the publishers for a robot with these commands.
     pub fn advertise(&self, node: &Node, commands: &[ActionColumn], to: Destination) -> Result<(), RclrsError> {
@@ -74,14 +49,11 @@ impl Outputs {
             (CommandKind::Position, "~/joint_trajectory", "~/preview", "~/position_commands"),
             (CommandKind::Velocity, "~/joint_velocity_trajectory", "~/preview_velocity", "~/velocity_commands"),
         ] {
-            let columns = || CommandColumns::of(kind, commands);
-            if columns().columns.is_empty() {
-                continue;
-            }
+            let Some(columns) = CommandColumns::of(kind, commands) else { continue };
             let topic = if to.dry_run { preview } else { command };
-            trajectories.push((columns(), node.create_publisher(topic.reliable().keep_last(1))?));
+            trajectories.push((columns.clone(), node.create_publisher(topic.reliable().keep_last(1))?));
             if to.forward && !to.dry_run {
-                rows.push((columns(), node.create_publisher(forward.reliable().keep_last(1))?));
+                rows.push((columns, node.create_publisher(forward.reliable().keep_last(1))?));
             }
         }
         let chunk = node.create_publisher("~/action_chunk".reliable().keep_last(10))?;
@@ -97,9 +69,9 @@ impl Outputs {
     /// Publishes what a control step commands.
     pub fn publish(&self, tick: Tick) -> Result<(), RclrsError> {
         self.with(|publishers| {
-            if let Some(trajectory) = &tick.trajectory {
+            if let Some(rows) = &tick.trajectory {
                 for (columns, publisher) in &publishers.trajectories {
-                    publisher.publish(columns.trajectory(trajectory))?;
+                    publisher.publish(trajectory(columns.trajectory(rows)))?;
                 }
             }
             if let Some(row) = &tick.command {
@@ -113,7 +85,7 @@ impl Outputs {
 
     /// Publishes a chunk with how it was installed.
     pub fn publish_chunk(&self, finished: Finished, installed: &Installed) -> Result<(), RclrsError> {
-        self.with(|publishers| publishers.chunk.publish(action_chunk(finished, installed)))
+        self.with(|publishers| publishers.chunk.publish(chunk(action_chunk(finished, installed))))
     }
 
     fn with(&self, publish: impl FnOnce(&Publishers) -> Result<(), RclrsError>) -> Result<(), RclrsError> {
@@ -126,73 +98,57 @@ impl Outputs {
     }
 }
 
-impl CommandColumns {
-    fn of(kind: CommandKind, commands: &[ActionColumn]) -> Self {
-        let columns: Vec<usize> = (0..commands.len()).filter(|&column| commands[column].kind == kind).collect();
-        let joints = columns.iter().map(|&column| commands[column].joint.clone()).collect();
-        Self { kind, columns, joints }
-    }
-
-    fn pick(&self, row: &[f64]) -> Vec<f64> {
-        self.columns.iter().map(|&column| row[column]).collect()
-    }
-
-    /// Row `k` is to be reached `k + 1` periods after the start: a controller that gets it in time has the whole period for it.
-    fn trajectory(&self, trajectory: &Trajectory) -> JointTrajectory {
-        let point = |(index, row): (usize, &Vec<f64>)| {
-            let (positions, velocities) = match self.kind {
-                CommandKind::Position => (self.pick(row), Vec::new()),
-                CommandKind::Velocity => (Vec::new(), self.pick(row)),
-            };
-            let time = Duration::from_secs_f64((index + 1) as f64 * trajectory.period);
-            // At most 10 s per row (see `CommandRows`), so the seconds of any chunk fit.
-            let time_from_start = builtin_interfaces::msg::Duration { sec: time.as_secs() as i32, nanosec: time.subsec_nanos() };
-            JointTrajectoryPoint { positions, velocities, time_from_start, ..Default::default() }
-        };
-        JointTrajectory {
-            header: header(trajectory.start),
-            joint_names: self.joints.clone(),
-            points: trajectory.rows.iter().enumerate().map(point).collect(),
-        }
-    }
-}
-
 pub fn time_message(stamp: Stamp) -> builtin_interfaces::msg::Time {
     let (sec, nanosec) = stamp.to_ros();
     builtin_interfaces::msg::Time { sec, nanosec }
 }
 
-fn header(stamp: Stamp) -> Header {
-    Header { stamp: time_message(stamp), frame_id: String::new() }
+// The messages of bags in the types that rclrs publishes.
+
+fn time(time: messages::Time) -> builtin_interfaces::msg::Time {
+    builtin_interfaces::msg::Time { sec: time.sec, nanosec: time.nanosec }
 }
 
-fn action_chunk(finished: Finished, installed: &Installed) -> ActionChunk {
-    let Finished { chunk, rows, backend, instruction, observed, input_ages, input_skew, observation_time, total_time } = finished;
+fn header(header: messages::Header) -> Header {
+    Header { stamp: time(header.stamp), frame_id: header.frame_id }
+}
+
+fn trajectory(trajectory: messages::JointTrajectory) -> JointTrajectory {
+    let point = |point: messages::JointTrajectoryPoint| {
+        let messages::JointTrajectoryPoint { positions, velocities, accelerations, effort, time_from_start } = point;
+        let messages::Duration { sec, nanosec } = time_from_start;
+        let time_from_start = builtin_interfaces::msg::Duration { sec, nanosec };
+        JointTrajectoryPoint { positions, velocities, accelerations, effort, time_from_start }
+    };
+    JointTrajectory {
+        header: header(trajectory.header),
+        joint_names: trajectory.joint_names,
+        points: trajectory.points.into_iter().map(point).collect(),
+    }
+}
+
+fn chunk(chunk: messages::ActionChunk) -> ActionChunk {
+    let messages::StageTimes { observation, vision, prefix, denoise_steps, total } = chunk.stage_times;
+    let age = |messages::InputAge { name, age }| InputAge { name, age };
     ActionChunk {
-        header: header(installed.start),
-        observation_stamp: time_message(observed),
-        chunk_index: chunk.index,
+        header: header(chunk.header),
+        observation_stamp: time(chunk.observation_stamp),
+        chunk_index: chunk.chunk_index,
         seed: chunk.seed,
-        backend: backend.to_string(),
-        instruction,
-        dropped_prompt_tokens: chunk.dropped_tokens as u32,
-        horizon: chunk.horizon as u32,
-        period: rows.period(),
-        model_action_dim: chunk.action_dim as u32,
+        backend: chunk.backend,
+        instruction: chunk.instruction,
+        dropped_prompt_tokens: chunk.dropped_prompt_tokens,
+        horizon: chunk.horizon,
+        period: chunk.period,
+        model_action_dim: chunk.model_action_dim,
         model_actions: chunk.model_actions,
-        joint_names: chunk.joints,
-        actions: rows.into_values(),
-        chunking: installed.mode.to_string(),
-        delay_rows: installed.delay_rows as u32,
-        guided_rows: installed.guided_rows as u32,
-        stage_times: StageTimes {
-            observation: observation_time.as_secs_f64(),
-            vision: chunk.times.vision.as_secs_f64(),
-            prefix: chunk.times.prefix.as_secs_f64(),
-            denoise_steps: chunk.times.steps.iter().map(Duration::as_secs_f64).collect(),
-            total: total_time.as_secs_f64(),
-        },
-        input_ages: input_ages.into_iter().map(|(name, age)| InputAge { name, age }).collect(),
-        input_skew,
+        joint_names: chunk.joint_names,
+        actions: chunk.actions,
+        chunking: chunk.chunking,
+        delay_rows: chunk.delay_rows,
+        guided_rows: chunk.guided_rows,
+        stage_times: StageTimes { observation, vision, prefix, denoise_steps, total },
+        input_ages: chunk.input_ages.into_iter().map(age).collect(),
+        input_skew: chunk.input_skew,
     }
 }

@@ -9,10 +9,15 @@ use rclrs::{
 use ros_env::{sensor_msgs::msg::rmw, std_msgs};
 
 use super::{
-    inputs::{CameraMessage, Inputs, Instruction},
-    parameters::{CameraParameters, ParameterError, SyncParameters, Transport},
+    messages::{CameraMessage, Inputs, delivery},
+    now,
+    parameters::Declaring,
 };
-use crate::control::Stamp;
+use crate::{
+    control::Stamp,
+    parameters::{CameraParameters, ParameterError, SyncParameters, Transport},
+    session::Instruction,
+};
 
 /// Samples that wait while a callback of another input runs.
 const SENSOR_DEPTH: u32 = 5;
@@ -41,26 +46,26 @@ pub fn subscribe(
     instruction: Arc<Instruction>,
     durability: QoSDurabilityPolicy,
 ) -> Result<(Inputs, Subscriptions), SubscriptionError> {
-    let cameras = slots.iter().map(|slot| Ok((slot.clone(), CameraParameters::declare(node, slot)?)));
+    let cameras = slots.iter().map(|slot| Ok((slot.clone(), CameraParameters::declare(&mut Declaring(node), slot)?)));
     let cameras: Vec<_> = cameras.collect::<Result<_, ParameterError>>()?;
     let transports = cameras.iter().map(|(slot, parameters)| parameters.transport(slot)).collect::<Result<Vec<_>, _>>()?;
-    let inputs = Inputs::new(cameras, SyncParameters::declare(node)?, instruction.clone(), node.get_clock())?;
+    let inputs = Inputs::new(cameras, SyncParameters::declare(&mut Declaring(node))?, instruction.clone())?;
     let mut subscriptions = Subscriptions { kept: Vec::new(), topics: Vec::new() };
     for (camera, (slot, transport)) in slots.iter().zip(transports).enumerate() {
-        let samples = inputs.samples().clone();
+        let (samples, clock) = (inputs.samples().clone(), node.get_clock());
         let topic = format!("~/camera/{slot}/image");
         match transport {
             Transport::Raw => subscriptions.add(worker, &topic, move |stamp, image, info| {
-                samples.receive_image(camera, stamp, CameraMessage::Raw(image), info);
+                samples.receive_image(camera, stamp, CameraMessage::Raw(image), || now(&clock), Some(&delivery(info)));
             })?,
             Transport::Compressed => subscriptions.add(worker, &format!("{topic}/compressed"), move |stamp, image, info| {
-                samples.receive_image(camera, stamp, CameraMessage::Compressed(image), info);
+                samples.receive_image(camera, stamp, CameraMessage::Compressed(image), || now(&clock), Some(&delivery(info)));
             })?,
         }
     }
-    let samples = inputs.samples().clone();
+    let (samples, clock) = (inputs.samples().clone(), node.get_clock());
     subscriptions.add(worker, "~/joint_states", move |stamp, joints: rmw::JointState, info| {
-        samples.receive_joints(stamp, joints, info);
+        samples.receive_joints(stamp, joints, || now(&clock), Some(&delivery(info)));
     })?;
     subscriptions.add_instruction(worker, node.get_clock(), instruction, durability)?;
     Ok((inputs, subscriptions))
@@ -92,7 +97,7 @@ impl Subscriptions {
         let subscription =
             worker.create_subscription(options, move |message: std_msgs::msg::rmw::String, info: MessageInfo| {
                 let bytes: Vec<u8> = message.data.iter().map(|&byte| byte as u8).collect();
-                match instruction.set(&bytes, Stamp::from_nanoseconds(clock.now().nsec), Some(&info)) {
+                match instruction.set(&bytes, now(&clock), Some(&delivery(&info))) {
                     Ok(()) => tracing::info!("New instruction: {:?}", String::from_utf8_lossy(&bytes)),
                     Err(error) => tracing::warn!("{error}. The instruction before stays in force"),
                 }

@@ -5,6 +5,7 @@
 mod compressed;
 mod error;
 mod image;
+mod instruction;
 mod joints;
 mod pipeline;
 mod resize;
@@ -15,6 +16,7 @@ pub use self::{
     compressed::CompressedImageView,
     error::ObservationError,
     image::{ImageView, RgbImage},
+    instruction::{InstructionError, check_instruction},
     joints::JointSelector,
     pipeline::{Pipeline, PreparedInputs, RobotActions},
     resize::{ResizeKernel, Resizer},

@@ -102,6 +102,16 @@ impl Pipeline {
         self.cameras.iter().filter(present).map(|(slot, _)| slot.as_str())
     }
 
+    /// Every camera slot, absent ones included, in the checkpoint's order.
+    pub fn camera_slots(&self) -> impl Iterator<Item = &str> {
+        self.cameras.iter().map(|(slot, _)| slot.as_str())
+    }
+
+    /// The statistics of the state and of the actions.
+    pub fn normalizers(&self) -> [&Normalizer; 2] {
+        [&self.state_norm, &self.action_norm]
+    }
+
     /// What the model is to see of an observation.
     pub fn model_inputs(&self, observation: &Observation) -> Result<PreparedInputs, ObservationError> {
         let cameras = self.camera_inputs(observation)?;

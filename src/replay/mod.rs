@@ -18,10 +18,15 @@ mod mcap_file;
 mod merge;
 pub mod messages;
 mod metadata;
+#[cfg(test)]
+mod mutants;
+pub mod outputs;
+pub mod overview;
 mod plot;
 mod reader;
 mod records;
 pub mod report;
+pub mod run;
 mod sqlite_file;
 pub mod summary;
 pub mod trace;

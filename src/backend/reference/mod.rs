@@ -12,7 +12,7 @@ mod vision;
 mod workspace;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::Instant;
 
@@ -140,6 +140,11 @@ impl Reference {
         workspace: &mut Workspace,
         probe: &mut dyn Probe,
     ) -> PrefixCache {
+        if probe.watches() {
+            for (name, rows) in [("positions.prefix", &sequence.prefix), ("positions.suffix", &sequence.suffix)] {
+                probe.tensor(name, 1, &rows.positions.iter().map(|&position| position as f32).collect::<Vec<_>>());
+            }
+        }
         let start = Instant::now();
         // A masked camera is what LeRobot feeds for a missing one: every value -1.
         let black = vec![-1.0; 3 * self.geometry.vision.image_size.pow(2)];

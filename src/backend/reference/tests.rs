@@ -32,25 +32,55 @@ impl Probe for FirstLayer {
     }
 }
 
+/// A reference with a mistake in its masks or positions.
+pub(crate) struct OtherSequence {
+    pub reference: Reference,
+    pub change: fn(&mut Sequence),
+}
+
+impl Backend for OtherSequence {
+    fn describe(&self) -> BackendInfo {
+        self.reference.describe()
+    }
+
+    fn prefix(&mut self, _: &ModelInputs) -> Result<PrefixCache, BackendError> {
+        unimplemented!("it infers at once")
+    }
+
+    fn denoise(&mut self, _: &PrefixCache, _: &ModelInputs, _: &DenoiseRequest) -> Result<Chunk, BackendError> {
+        unimplemented!("it infers at once")
+    }
+
+    fn infer(&mut self, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<Chunk, BackendError> {
+        self.infer_probed(inputs, request, &mut NoProbe)
+    }
+
+    fn infer_probed(
+        &mut self,
+        inputs: &ModelInputs,
+        request: &DenoiseRequest,
+        probe: &mut (dyn Probe + Send),
+    ) -> Result<Chunk, BackendError> {
+        let mut sequence = Sequence::new(&self.reference.valid(inputs), self.reference.geometry.horizon);
+        (self.change)(&mut sequence);
+        let prefix = self.reference.prefix_of(inputs, sequence, &mut Workspace::default(), probe);
+        self.reference.denoise_probed(&prefix, inputs, request, probe)
+    }
+}
+
 /// Relative RMS of the state row and of the action columns that a changed `sequence` costs.
-fn cost_of(change: impl Fn(&mut Sequence)) -> (f64, f64) {
+fn cost_of(change: fn(&mut Sequence)) -> (f64, f64) {
     let golden = golden();
     let run = run_named(&golden, "runA.actions");
-    let mut model = reference(&golden, super::Rows::All);
     let request = DenoiseRequest { noise: golden.noise().unwrap(), steps: golden.steps, guidance: None };
-    let mut infer = |change: &dyn Fn(&mut Sequence)| {
-        let mut sequence = Sequence::new(&model.valid(&run.inputs), golden.geometry.horizon);
-        change(&mut sequence);
+    let infer = |change| {
         let mut layer = FirstLayer::default();
-        let mut workspace = Workspace::default();
-        let prefix = model.prefix_of(&run.inputs, sequence, &mut workspace, &mut layer);
-        let Prefix { sequence, layers } = prefix.payload().unwrap();
-        let Sequence { suffix, .. } = sequence;
-        let (actions, _) = model.suffix.denoise(suffix, layers, &run.inputs.state, &request, &mut workspace, &mut layer).unwrap();
+        let mut model = OtherSequence { reference: reference(&golden, super::Rows::All), change };
+        let actions = model.infer_probed(&run.inputs, &request, &mut layer).unwrap().actions;
         let robot: Vec<f32> = actions.chunks(golden.geometry.action_dim).flat_map(|row| row[..14].to_vec()).collect();
         (layer.0[..golden.geometry.expert.width].to_vec(), robot)
     };
-    let (right, wrong) = (infer(&|_| ()), infer(&change));
+    let (right, wrong) = (infer(|_| ()), infer(change));
     let relative = |a: &[f32], b: &[f32]| {
         let sum = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>();
         (sum(&mut a.iter().zip(b).map(|(a, b)| a - b)) / sum(&mut b.iter().copied())).sqrt()

@@ -21,12 +21,7 @@ use super::{
     terms::TensorSpec,
     weights::{RECIPES, Recipe, recipes},
 };
-use crate::{
-    backend::BackendError,
-    checkpoint::{TensorData, Weights},
-    model::Geometry,
-    progress,
-};
+use crate::{backend::BackendError, checkpoint::Weights, model::Geometry, progress};
 
 /// Ends a whole file. Its last digit is the version of the format.
 const MAGIC: &[u8; 8] = b"PI0TTPK1";
@@ -71,7 +66,7 @@ impl PackedWeights {
     /// The packed weights of a checkpoint from `folder`, where they are made when they are missing, of another plan, or damaged.
     pub fn open_or_pack(folder: &Path, geometry: &Geometry, weights: &Weights) -> Result<Self, BackendError> {
         let recipes = recipes(geometry);
-        let path = folder.join(format!("{}-{}.weights", short(&fingerprint(weights)), short(&plan(geometry, &recipes))));
+        let path = folder.join(format!("{}-{}.weights", short(&weights.fingerprint()), short(&plan(geometry, &recipes))));
         match Self::open(&path, &recipes) {
             Ok(packed) => return Ok(packed),
             Err(reason) if path.exists() => tracing::warn!("{} is {reason}. Packing the weights again", path.display()),
@@ -157,23 +152,6 @@ fn write_partial(partial: &Path, path: &Path, recipes: &[Recipe], weights: &Weig
         .and_then(|()| fs::rename(partial, path))
         .map_err(failed)?;
     Ok(())
-}
-
-/// Hash of a checkpoint's tensors: names, shapes, formats and every value.
-fn fingerprint(weights: &Weights) -> blake3::Hash {
-    let bar = progress::bar("Reading the checkpoint", weights.bytes());
-    let mut hasher = blake3::Hasher::new();
-    for (name, tensor) in weights.iter() {
-        hasher.update(format!("{name} {} {:?}\n", tensor.dtype(), tensor.shape()).as_bytes());
-        hasher.update_rayon(match tensor.data() {
-            TensorData::F32(values) => bytemuck::cast_slice(values),
-            TensorData::BF16(values) => bytemuck::cast_slice(values),
-            TensorData::F16(values) => bytemuck::cast_slice(values),
-        });
-        bar.inc(tensor.bytes());
-    }
-    bar.finish_and_clear();
-    hasher.finalize()
 }
 
 /// Hash of what is packed and how.

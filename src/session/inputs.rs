@@ -1,29 +1,42 @@
-//! What was received and waits to be used, between the subscriptions and the threads that use it.
+//! What was received and waits to be used, between whoever receives and whoever computes.
 //!
 //! Which samples make an observation is decided by [`Synchronizer`]; here are its messages and locks. A callback only hands its message
-//! over: it decodes nothing, copies no pixels and never waits for an inference. A [`Snapshot`] holds no ROS handles, so that an inference
-//! which outlives the node keeps none of them alive.
+//! over: it decodes nothing, copies no pixels and never waits for an inference. A [`Snapshot`] holds no handle of whoever received it, so
+//! that an inference which outlives them keeps none of them alive.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
-    time::Instant,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Instant, SystemTime},
 };
-
-use rclrs::{Clock, MessageInfo};
-use ros_env::sensor_msgs::msg::rmw;
 
 use super::{
-    control::Message,
-    instruction::{self, InstructionError},
-    meter::{Meter, Report},
+    Instruction,
+    meter::{Meter, PublisherId, Report},
+};
+use crate::{
+    control::{Arrival, JOINT_STATES, NotUsable, Stamp, StateAt, Synchronizer, Verdict},
+    observation::{ObservationError, RgbImage},
     parameters::{CameraParameters, ParameterError, SyncParameters},
 };
-use crate::control::{Arrival, JOINT_STATES, NotUsable, Stamp, StateAt, Synchronizer, Verdict};
 
 /// An image as the camera driver sent it.
-pub enum CameraMessage {
-    Raw(rmw::Image),
-    Compressed(rmw::CompressedImage),
+pub trait ImageMessage: Send + Sync {
+    fn decode(&self) -> Result<RgbImage, ObservationError>;
+}
+
+/// Joint states as a driver sent them.
+pub trait JointMessage: Send + Sync {
+    fn names(&self) -> Vec<String>;
+    fn positions(&self) -> &[f64];
+}
+
+/// How the middleware delivered a sample.
+pub struct Delivery {
+    pub publisher: PublisherId,
+    /// The publisher's number of the sample, where the middleware knows one.
+    pub sequence: Option<u64>,
+    /// When the publisher wrote it, where the middleware knows.
+    pub written: Option<SystemTime>,
 }
 
 /// Counters and health of one subscription.
@@ -52,7 +65,7 @@ pub struct InputReport {
 }
 
 impl Input {
-    fn new(name: impl Into<String>) -> Self {
+    pub(super) fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), state: Mutex::default() }
     }
 
@@ -63,12 +76,12 @@ impl Input {
 
     /// Counts a sample whose callback began at `entered`. What it replaces is freed here, where nobody waits for it: freeing an image
     /// takes longer than everything else.
-    fn count<T>(&self, entered: Instant, arrival: Arrival<T>, info: Option<&MessageInfo>) {
+    pub(super) fn count<T>(&self, entered: Instant, arrival: Arrival<T>, delivery: Option<&Delivery>) {
         drop(arrival.dropped);
-        let delivery = info.and_then(|info| info.source_timestamp?.elapsed().ok());
+        let took = delivery.and_then(|delivery| delivery.written?.elapsed().ok());
         let mut state = self.lock();
-        match info {
-            Some(info) => state.meter.receive(publisher(info), sequence(info)),
+        match delivery {
+            Some(delivery) => state.meter.receive(delivery.publisher, delivery.sequence),
             None => state.meter.received += 1,
         }
         match arrival.verdict {
@@ -76,7 +89,7 @@ impl Input {
             Verdict::Late => state.meter.late += 1,
             Verdict::Unstamped => state.meter.unstamped += 1,
         }
-        state.meter.time(entered.elapsed(), delivery);
+        state.meter.time(entered.elapsed(), took);
     }
 
     /// Counts a sample that could not be used.
@@ -108,21 +121,9 @@ impl Input {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic ends the process (see `node::run`), so a poisoned lock is never looked at again.
+        // A panic ends the process, so a poisoned lock is never looked at again.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn publisher(info: &MessageInfo) -> [u8; 16] {
-    // The storage of a GID is 16 bytes or more, depending on the distribution; a DDS GUID has 16.
-    let mut id = [0; 16];
-    id.iter_mut().zip(info.publisher_gid.data).for_each(|(to, from)| *to = from);
-    id
-}
-
-fn sequence(info: &MessageInfo) -> Option<u64> {
-    // u64::MAX: this middleware has no sequence numbers.
-    Some(info.publication_sequence_number).filter(|&number| number != u64::MAX)
 }
 
 /// What an inference works with of one input.
@@ -134,75 +135,100 @@ pub struct Taken<T> {
 }
 
 /// One look at all inputs.
-pub struct Snapshot {
+pub struct Snapshot<C, J> {
     pub stamp: Stamp,
     /// In the policy's order of camera slots.
-    pub cameras: Vec<Taken<Arc<CameraMessage>>>,
+    pub cameras: Vec<Taken<Arc<C>>>,
     /// Seconds between the first and the last image.
     pub skew: f64,
     /// Of the middle between the first and the last image.
-    pub joint_states: Taken<StateAt<Arc<rmw::JointState>>>,
+    pub joint_states: Taken<StateAt<Arc<J>>>,
     pub instruction: Taken<Arc<str>>,
 }
 
-type Messages = Synchronizer<Arc<CameraMessage>, Arc<rmw::JointState>>;
+impl<C, J> Snapshot<C, J> {
+    /// Name and age in seconds of each input.
+    pub fn ages(&self) -> Vec<(String, f64)> {
+        let cameras = self.cameras.iter().map(|camera| (camera.input.name().to_owned(), camera.age));
+        let (joint_states, instruction) = (&self.joint_states, &self.instruction);
+        cameras
+            .chain([
+                (joint_states.input.name().to_owned(), joint_states.age),
+                (instruction.input.name().to_owned(), instruction.age),
+            ])
+            .collect()
+    }
+}
+
+type Messages<C, J> = Synchronizer<Arc<C>, Arc<J>>;
 
 /// The samples, which the callbacks fill.
-pub struct Samples {
-    synchronizer: Mutex<Messages>,
-    clock: Clock,
+pub struct Samples<C, J> {
+    synchronizer: Mutex<Messages<C, J>>,
     cameras: Vec<Arc<Input>>,
     joint_states: Arc<Input>,
 }
 
-impl Samples {
-    /// Takes an image of the camera that [`Inputs::new`] got at this index; `stamp` is that of its header.
-    pub fn receive_image(&self, camera: usize, stamp: Option<Stamp>, message: CameraMessage, info: &MessageInfo) {
+impl<C, J> Samples<C, J> {
+    /// Takes an image of the camera that [`Inputs::new`] got at this index; `stamp` is that of its header. The clock is read in the order
+    /// of the arrivals.
+    pub fn receive_image(
+        &self,
+        camera: usize,
+        stamp: Option<Stamp>,
+        message: C,
+        clock: impl FnOnce() -> Stamp,
+        delivery: Option<&Delivery>,
+    ) -> Verdict {
         let entered = Instant::now();
         let message = Arc::new(message);
         let mut synchronizer = self.lock();
-        let arrival = synchronizer.push_image(camera, stamp, self.now(), message);
+        let arrival = synchronizer.push_image(camera, stamp, clock(), message);
         drop(synchronizer);
-        self.cameras[camera].count(entered, arrival, Some(info));
+        let verdict = arrival.verdict;
+        self.cameras[camera].count(entered, arrival, delivery);
+        verdict
     }
 
-    /// Takes joint states; `stamp` is that of their header.
-    pub fn receive_joints(&self, stamp: Option<Stamp>, message: rmw::JointState, info: &MessageInfo) {
+    /// Takes joint states, as [`Self::receive_image`] does an image.
+    pub fn receive_joints(
+        &self,
+        stamp: Option<Stamp>,
+        message: J,
+        clock: impl FnOnce() -> Stamp,
+        delivery: Option<&Delivery>,
+    ) -> Verdict {
         let entered = Instant::now();
         let message = Arc::new(message);
         let mut synchronizer = self.lock();
-        let arrival = synchronizer.push_joints(stamp, self.now(), message);
+        let arrival = synchronizer.push_joints(stamp, clock(), message);
         drop(synchronizer);
-        self.joint_states.count(entered, arrival, Some(info));
+        let verdict = arrival.verdict;
+        self.joint_states.count(entered, arrival, delivery);
+        verdict
     }
 
-    /// The synchronizer wants the clock read under its lock: in the order of the arrivals.
-    fn now(&self) -> Stamp {
-        Stamp::from_nanoseconds(self.clock.now().nsec)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Messages> {
-        // A panic ends the process (see `node::run`), so a poisoned lock is never looked at again.
+    fn lock(&self) -> MutexGuard<'_, Messages<C, J>> {
+        // A panic ends the process, so a poisoned lock is never looked at again.
         self.synchronizer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Everything that an observation is made of, with the parameters that tell what may be part of one.
-pub struct Inputs {
+pub struct Inputs<C, J> {
     /// Outlives the parameters, which are undeclared when this is dropped: the middleware may hold a callback a little longer.
-    samples: Arc<Samples>,
+    samples: Arc<Samples<C, J>>,
     cameras: Vec<CameraParameters>,
     parameters: SyncParameters,
     instruction: Arc<Instruction>,
 }
 
-impl Inputs {
+impl<C, J> Inputs<C, J> {
     /// For cameras of these slots.
     pub fn new(
         cameras: Vec<(String, CameraParameters)>,
         parameters: SyncParameters,
         instruction: Arc<Instruction>,
-        clock: Clock,
     ) -> Result<Self, ParameterError> {
         let rules = parameters.rules(parameters.stamps()?);
         let (slots, cameras): (Vec<_>, Vec<_>) = cameras.into_iter().unzip();
@@ -213,18 +239,17 @@ impl Inputs {
                 rules,
                 slots.into_iter().zip(cameras.iter().map(CameraParameters::rules)),
             )),
-            clock,
         };
         Ok(Self { samples: Arc::new(samples), cameras, parameters, instruction })
     }
 
     /// What the callbacks fill.
-    pub fn samples(&self) -> &Arc<Samples> {
+    pub fn samples(&self) -> &Arc<Samples<C, J>> {
         &self.samples
     }
 
     /// Takes what makes an observation, or tells for each input that keeps it from being made why.
-    pub fn snapshot(&self, now: Stamp) -> Result<Snapshot, Vec<(String, NotUsable)>> {
+    pub fn snapshot(&self, now: Stamp) -> Result<Snapshot<C, J>, Vec<(String, NotUsable)>> {
         let instruction = self.instruction.look(now);
         let mut synchronizer = self.synchronizer();
         let aligned = synchronizer.align(now);
@@ -237,11 +262,8 @@ impl Inputs {
             }
         };
         self.instruction.mark_used();
-        let camera = |(input, (image, age)): (&Arc<Input>, (&Arc<CameraMessage>, f64))| Taken {
-            input: input.clone(),
-            value: image.clone(),
-            age,
-        };
+        let camera =
+            |(input, (image, age)): (&Arc<Input>, (&Arc<C>, f64))| Taken { input: input.clone(), value: image.clone(), age };
         Ok(Snapshot {
             stamp: now,
             cameras: self.samples.cameras.iter().zip(aligned.cameras).map(camera).collect(),
@@ -256,7 +278,7 @@ impl Inputs {
     }
 
     /// The newest joint states and their stamp, while they are fresh.
-    pub fn measured(&self, now: Stamp) -> Option<(Arc<rmw::JointState>, Stamp)> {
+    pub fn measured(&self, now: Stamp) -> Option<(Arc<J>, Stamp)> {
         let synchronizer = self.synchronizer();
         synchronizer.newest_joints(now).ok().map(|(message, stamp)| (message.clone(), stamp))
     }
@@ -283,77 +305,12 @@ impl Inputs {
     }
 
     /// The synchronizer with the parameters as they are now.
-    fn synchronizer(&self) -> MutexGuard<'_, Messages> {
+    fn synchronizer(&self) -> MutexGuard<'_, Messages<C, J>> {
         let mut synchronizer = self.samples.lock();
         synchronizer.rules = self.parameters.rules(synchronizer.rules.stamps);
         for (rules, parameters) in synchronizer.camera_rules().zip(&self.cameras) {
             *rules = parameters.rules();
         }
         synchronizer
-    }
-}
-
-/// The instruction in force: the newest of the topic and the parameter. It does not grow stale.
-pub struct Instruction {
-    input: Arc<Input>,
-    newest: Mutex<Option<Text>>,
-    /// The control thread, which is told of another text.
-    changes: Sender<Message>,
-}
-
-struct Text {
-    text: Arc<str>,
-    arrival: Stamp,
-    /// Whether it was part of an observation.
-    used: bool,
-}
-
-impl Instruction {
-    pub fn new(changes: Sender<Message>) -> Self {
-        Self { input: Arc::new(Input::new("instruction")), newest: Mutex::default(), changes }
-    }
-
-    /// Makes a text that arrived at `now` the instruction, or refuses it and keeps the instruction before.
-    pub fn set(&self, bytes: &[u8], now: Stamp, info: Option<&MessageInfo>) -> Result<(), InstructionError> {
-        let entered = Instant::now();
-        match instruction::check(bytes) {
-            Ok(text) => {
-                let before = self.lock().replace(Text { text: text.into(), arrival: now, used: false });
-                let superseded = before.as_ref().is_some_and(|before| !before.used);
-                self.input.count(entered, Arrival { verdict: Verdict::Newest { superseded }, dropped: None::<()> }, info);
-                self.input.accept();
-                if before.is_none_or(|before| *before.text != *text) {
-                    // An error means that the control thread has ended.
-                    let _ = self.changes.send(Message::InstructionChanged);
-                }
-                Ok(())
-            }
-            Err(error) => {
-                self.input.refuse(error.to_string());
-                Err(error)
-            }
-        }
-    }
-
-    /// Whether there is none yet.
-    pub fn is_missing(&self) -> bool {
-        self.lock().is_none()
-    }
-
-    /// The text and the seconds since it arrived. A clock that jumped back makes them 0, not the future.
-    fn look(&self, now: Stamp) -> Result<(Arc<str>, f64), NotUsable> {
-        let newest = self.lock();
-        let Text { text, arrival, .. } = newest.as_ref().ok_or(NotUsable::Missing)?;
-        Ok((text.clone(), now.seconds_since(*arrival).max(0.0)))
-    }
-
-    fn mark_used(&self) {
-        if let Some(newest) = &mut *self.lock() {
-            newest.used = true;
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Text>> {
-        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

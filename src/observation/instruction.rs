@@ -17,7 +17,7 @@ pub enum InstructionError {
 }
 
 /// Checks the bytes of a `std_msgs/String` or of the parameter.
-pub fn check(bytes: &[u8]) -> Result<&str, InstructionError> {
+pub fn check_instruction(bytes: &[u8]) -> Result<&str, InstructionError> {
     if bytes.len() > MAX_BYTES {
         return Err(InstructionError::TooLong(bytes.len()));
     }
@@ -38,16 +38,16 @@ mod tests {
     #[test]
     fn text_in_any_script_is_taken_as_it_is() {
         for text in ["pick up the cube", " hebe den Würfel auf\n", "立方体を持ち上げる", &"x".repeat(MAX_BYTES)] {
-            assert_eq!(check(text.as_bytes()), Ok(text));
+            assert_eq!(check_instruction(text.as_bytes()), Ok(text));
         }
     }
 
     #[test]
     fn every_refusal_says_why() {
-        assert_eq!(check(&[b'x'; MAX_BYTES + 1]), Err(InstructionError::TooLong(MAX_BYTES + 1)));
-        assert_eq!(check(b"pick \xff up"), Err(InstructionError::NotUtf8(5)));
-        assert_eq!(check(b"pick\0up"), Err(InstructionError::Nul));
-        assert_eq!(check(b""), Err(InstructionError::Empty));
-        assert_eq!(check(b" \n\t"), Err(InstructionError::Empty));
+        assert_eq!(check_instruction(&[b'x'; MAX_BYTES + 1]), Err(InstructionError::TooLong(MAX_BYTES + 1)));
+        assert_eq!(check_instruction(b"pick \xff up"), Err(InstructionError::NotUtf8(5)));
+        assert_eq!(check_instruction(b"pick\0up"), Err(InstructionError::Nul));
+        assert_eq!(check_instruction(b""), Err(InstructionError::Empty));
+        assert_eq!(check_instruction(b" \n\t"), Err(InstructionError::Empty));
     }
 }
