@@ -30,7 +30,7 @@ fn folder(name: &str) -> PathBuf {
 
 fn report(name: &str, trace: &Trace, compared: Option<(&Trace, &Comparison)>, frames: &[Frame]) -> Written {
     let compared = compared.map(|(baseline, comparison)| Compared { baseline, comparison });
-    write(&folder(name), &Report { trace, compared, frames }).unwrap();
+    write(&folder(name), &Report { trace, compared, frames, gaps_allowed: true }).unwrap();
     let read = |file: &str| fs::read_to_string(folder(name).join(file)).unwrap();
     let lines = read("chunks.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     Written { lines, junit: read("junit.xml"), page: read("index.html") }
@@ -126,6 +126,17 @@ fn a_run_without_a_chunk_was_not_tested() {
     }
 }
 
+#[test]
+fn gaps_fail_a_run_that_does_not_allow_them() {
+    let trace = sample::with_a_gap(sample::trace(4));
+    let report = |gaps_allowed| Report { trace: &trace, compared: None, frames: &[], gaps_allowed };
+    assert_eq!([true, false].map(|allowed| report(allowed).exit_code()), [0, 1]);
+    let scratch = tempfile::tempdir().unwrap();
+    write(scratch.path(), &report(false)).unwrap();
+    let junit = fs::read_to_string(scratch.path().join("junit.xml")).unwrap();
+    assert!(junit.contains("failures=\"1\"") && junit.contains("left_wrist_0_rgb: no image for 412 ms"), "{junit}");
+}
+
 /// Whoever writes a bag, a robot profile or a checkpoint must not write the page.
 #[test]
 fn hostile_names_and_numbers_stay_what_they_are() {
@@ -191,7 +202,7 @@ fn only_the_three_files_are_replaced() {
     fs::write(folder.join("index.html"), "before").unwrap();
     fs::write(folder.join("notes.txt"), "mine").unwrap();
     let trace = sample::trace(2);
-    let report = Report { trace: &trace, compared: None, frames: &[] };
+    let report = Report { trace: &trace, compared: None, frames: &[], gaps_allowed: false };
     write(&folder, &report).unwrap();
     let mut names: Vec<_> =
         fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();

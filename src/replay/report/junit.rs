@@ -30,7 +30,7 @@ impl Failure {
 pub fn xml(report: &Report) -> Result<String, ReportError> {
     let trace = report.trace;
     let mut suite = TestSuite::new(format!("replay of {}", trace.setup.bag));
-    let mut cases = bag(trace);
+    let mut cases = bag(report);
     if let Some(compared) = &report.compared {
         cases.extend(stages(compared));
         cases.extend(joints(report, compared));
@@ -50,13 +50,29 @@ pub fn xml(report: &Report) -> Result<String, ReportError> {
         case.set_classname(format!("replay.{group}"));
         suite.add_test_case(case);
     }
+    suite.set_system_out(notes(trace).join("\n"));
     let mut suites = Suites::new("pi0_tt replay");
     suites.add_test_suite(suite);
     Ok(suites.to_string()?)
 }
 
+/// What happened and is no failure by itself.
+fn notes(trace: &Trace) -> Vec<String> {
+    let mut notes = vec![format!(
+        "{} and {} with seed {} on {}",
+        figures::counted(trace.chunks.len(), "chunk"),
+        figures::counted(trace.commands.len(), "command"),
+        trace.setup.seed,
+        trace.setup.backend
+    )];
+    notes.extend(trace.failed.iter().map(|(reason, count)| format!("{count} inferences gave no chunk: {reason}")));
+    notes.extend(trace.latch.iter().map(|reason| format!("The controller stopped for good: {reason}")));
+    notes
+}
+
 /// What was read and computed, with or without a baseline.
-fn bag(trace: &Trace) -> Vec<Case> {
+fn bag(report: &Report) -> Vec<Case> {
+    let trace = report.trace;
     let case = |name: String, failure: Option<String>| Case { group: "bag", name, failure: failure.map(Failure::of) };
     let mut cases = vec![case("the bag was read to its end".into(), trace.damage.clone())];
     for input in &trace.inputs {
@@ -73,9 +89,12 @@ fn bag(trace: &Trace) -> Vec<Case> {
     }
     let none = trace.chunks.is_empty().then(|| "no chunk was computed, so nothing was tested".to_owned());
     cases.push(case("chunks were computed".into(), none));
-    let failed: Vec<_> = trace.failed.iter().map(|(reason, count)| format!("{count} × {reason}")).collect();
-    cases.push(case("every inference gave a chunk".into(), (!failed.is_empty()).then(|| failed.join("; "))));
-    cases.push(case("the controller kept going".into(), trace.latch.clone()));
+    let gap = trace.gaps.first().filter(|_| report.has_bad_gaps()).map(|gap| {
+        let why: Vec<_> = gap.inputs.iter().map(|(input, reason)| format!("{input}: {reason}")).collect();
+        let gaps = figures::counted(trace.gaps.len(), "time");
+        format!("{gaps} without an observation, the first at {}: {}", figures::stamp(gap.from), why.join("; "))
+    });
+    cases.push(case("no input kept observations from being made".into(), gap));
     cases
 }
 
