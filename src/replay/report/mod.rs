@@ -115,7 +115,7 @@ pub fn write(folder: &Path, report: &Report) -> Result<(), ReportError> {
     fs::create_dir_all(folder).map_err(failed(folder))?;
     // The page goes last: whoever waits for it finds the others.
     for (name, content) in
-        [("chunks.jsonl", lines::lines(report)?), ("junit.xml", junit::xml(report)?), ("index.html", page::page(report)?)]
+        [("chunks.jsonl", lines::lines(report)?), ("junit.xml", junit::xml(report)), ("index.html", page::page(report)?)]
     {
         let path = folder.join(name);
         fs::write(&path, content).map_err(failed(&path))?;

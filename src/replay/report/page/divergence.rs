@@ -102,7 +102,7 @@ fn close_up(report: &Report, compared: &Compared, first: &Divergence) -> Option<
     let up = Scale::new(range.start, range.end);
     let longest = trace.setup.period * 2.5;
     let mut drawing = executed.map_or(String::new(), |stretch| spans(&[stretch], time, "executed"));
-    drawing += &ribbon(&baseline, bound, time, up);
+    drawing += &ribbon(&baseline, bound, longest, time, up);
     let at = figures::bag_time(first.stamp, trace.span.0);
     drawing += &upright(at, time, "here");
     for (curve, class) in [(&baseline, "baseline"), (&current, "now")] {
@@ -145,9 +145,10 @@ fn commands(trace: &Trace, first: &Divergence, origin: i64) -> Option<Vec<(f64, 
 }
 
 /// The tolerance around a curve.
-fn ribbon(curve: &[(f64, f64)], bound: f64, time: Scale, up: Scale) -> String {
+fn ribbon(curve: &[(f64, f64)], bound: f64, longest: f64, time: Scale, up: Scale) -> String {
     let mut html = String::new();
-    for part in curve.chunk_by(|a, b| a.1.is_finite() == b.1.is_finite()).filter(|part| bound > 0.0 && part[0].1.is_finite()) {
+    let together = |a: &(f64, f64), b: &(f64, f64)| b.0 - a.0 <= longest && a.1.is_finite() == b.1.is_finite();
+    for part in curve.chunk_by(together).filter(|part| bound > 0.0 && part[0].1.is_finite()) {
         let place =
             |at: f64, value: f64| format!("{} {}", decimal(time.at(at) * WIDTH, 1), decimal((1.0 - up.at(value)) * HEIGHT, 2));
         let above = part.iter().map(|&(at, value)| place(at, value + bound));
