@@ -37,7 +37,7 @@ pub fn content(report: &Report) -> String {
         Row { attributes: format!("{class} data-from=\"{:.5}\" data-to=\"{:.5}\"", time.at(from), time.at(to)), cells }
     });
     let table = Table {
-        label: "Chunks".into(),
+        label: "Every chunk".into(),
         caption: None,
         columns: columns.into_iter().map(String::from).collect(),
         rows: rows.collect(),

@@ -149,7 +149,7 @@ pub fn histograms(report: &Report) -> String {
     if report.compared.is_some() {
         columns.extend(["baseline p50 / ms", "baseline p95 / ms"].map(String::from));
     }
-    let table = Table { label: "Computing times".into(), caption: None, columns, rows }.render();
+    let table = Table { label: "Computing times by stage".into(), caption: None, columns, rows }.render();
     format!(
         "<p class=\"note\">Wall times of {}; how many took how long. The lines are the median and the 95th percentile. They are never \
          compared: machines differ.</p>\n<div class=\"histograms\">\n{charts}</div>\n{table}",
