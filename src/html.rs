@@ -32,9 +32,24 @@ impl Page<'_> {
     }
 }
 
-/// Text for the inside of an element or of a quoted attribute.
+/// Text for the inside of an element or of a quoted attribute, in HTML and in XML. Characters that neither may have become replacement
+/// characters.
 pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            '\n' | '\t' => escaped.push(character),
+            '\u{fffe}' | '\u{ffff}' => escaped.push('\u{fffd}'),
+            control if control.is_control() => escaped.push('\u{fffd}'),
+            other => escaped.push(other),
+        }
+    }
+    escaped
 }
 
 /// A section with its heading; `content` is HTML.
@@ -96,5 +111,16 @@ impl Table {
         }
         html.push_str("</tbody>\n</table>\n</div>\n");
         html
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escaped_text_ends_neither_its_element_nor_its_attribute() {
+        assert_eq!(escape("<b a=\"x\" c='y'>&amp;"), "&lt;b a=&quot;x&quot; c=&#39;y&#39;&gt;&amp;amp;");
+        assert_eq!(escape("π\n\t\u{0}\u{1b}\u{85}\u{ffff}"), "π\n\t\u{fffd}\u{fffd}\u{fffd}\u{fffd}");
     }
 }

@@ -60,7 +60,7 @@ pub fn setup() -> Setup {
         steps: 10,
         latency: 0.12,
         horizon: HORIZON,
-        action_dim: 32,
+        action_dim: 14,
         period: PERIOD,
         joints: joint_names().into_iter().map(joint).collect(),
         state_joints: joint_names(),
@@ -76,6 +76,8 @@ pub fn trace(chunks: usize) -> Trace {
     let mut commands = Vec::new();
     let chunk = |index: usize| {
         let observed = 0.3 + (index * EXECUTED) as f64 * PERIOD;
+        // Until the next one takes over: the first has no delay.
+        let executed = if index == 0 { EXECUTED + 6 } else { EXECUTED };
         let delay_rows = if index == 0 { 0 } else { 6 + usize::from(index % 7 == 3) };
         let actions: Vec<f64> = (0..HORIZON)
             .flat_map(|row| {
@@ -118,9 +120,10 @@ pub fn trace(chunks: usize) -> Trace {
                     })
                     .into(),
                 tokens: vec![2, 17, 91, 108],
-                state: vec![0.0; 32],
+                state: vec![0.0; 14],
                 noise: Digest::of([&index.to_le_bytes()[..]]),
                 guidance: (index > 0).then(|| Digest::of([&b"rows"[..]])),
+                answer: Digest::of([&b"answer"[..], &index.to_le_bytes()]),
                 intermediates: Vec::new(),
             },
             model_actions: actions.iter().map(|value| *value as f32).collect(),
@@ -130,15 +133,15 @@ pub fn trace(chunks: usize) -> Trace {
                 delay_rows,
                 guided_rows: if index == 0 { 0 } else { EXECUTED },
                 join: if index == 0 { "none".into() } else { "rtc".into() },
-                executed: EXECUTED,
+                executed,
             },
             times,
         }
     };
     let chunks: Vec<_> = (0..chunks).map(chunk).collect();
     for chunk in &chunks {
-        let Outcome::Installed { start, delay_rows, .. } = chunk.outcome else { continue };
-        for row in delay_rows..(delay_rows + EXECUTED).min(HORIZON) {
+        let Outcome::Installed { start, delay_rows, executed, .. } = chunk.outcome else { continue };
+        for row in delay_rows..(delay_rows + executed).min(HORIZON) {
             let stamp = start + (row as f64 * PERIOD * 1e9).round() as i64;
             if commands.last().is_none_or(|last: &Command| stamp > last.stamp) {
                 commands.push(Command { stamp, row: chunk.actions[row * width..(row + 1) * width].to_vec() });
@@ -166,6 +169,7 @@ pub fn trace(chunks: usize) -> Trace {
         chunks,
         commands,
         gaps: Vec::new(),
+        failed: BTreeMap::new(),
         damage: None,
         latch: None,
     }
@@ -191,7 +195,7 @@ pub fn with_a_fault(mut trace: Trace, from_chunk: usize, joints: &[usize], size:
     let width = trace.setup.joints.len();
     let begin = trace.chunks.get(from_chunk).map_or(i64::MAX, |chunk| chunk.observed);
     let change = |stamp: i64, joint: usize| {
-        let seconds = (stamp - begin) as f64 / 1e9;
+        let seconds = stamp.saturating_sub(begin) as f64 / 1e9;
         if stamp < begin {
             0.0
         } else {
@@ -205,12 +209,26 @@ pub fn with_a_fault(mut trace: Trace, from_chunk: usize, joints: &[usize], size:
                 chunk.actions[row * width + joint] += if chunk.observed >= begin { change(stamp, joint) } else { 0.0 };
             }
         }
+        if chunk.observed >= begin {
+            chunk.model.answer = Digest::of([&b"another answer"[..], &chunk.index.to_le_bytes()]);
+        }
         chunk.model_actions = chunk.actions.iter().map(|value| *value as f32).collect();
     }
     for command in &mut trace.commands {
+        // The chunk is there this much later.
+        let at = if command.stamp >= begin + 120_000_000 { command.stamp } else { i64::MIN };
         for &joint in joints {
-            command.row[joint] += change(command.stamp, joint);
+            command.row[joint] += change(at, joint);
         }
+    }
+    trace
+}
+
+/// From a chunk on, the model sees a camera as black.
+pub fn with_a_black_camera(mut trace: Trace, from_chunk: usize) -> Trace {
+    for chunk in trace.chunks.iter_mut().skip(from_chunk) {
+        chunk.model.cameras[0] =
+            CameraTrace::Present { digest: Digest::of([&b"black"[..]]), mean: -1.0, deviation: 0.0, fields: vec![-1.0; 192] };
     }
     trace
 }

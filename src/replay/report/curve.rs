@@ -71,14 +71,14 @@ pub fn stretches(points: impl Iterator<Item = (f64, bool)>, period: f64) -> Vec<
     found
 }
 
-/// Rectangles over the whole height for stretches of time, none narrower than two units; those that touch become one.
+/// Rectangles over the whole height for stretches of time, none narrower than two units; those that (nearly) touch become one.
 pub fn spans(stretches: &[(f64, f64)], time: Scale, class: &str) -> String {
     let mut merged: Vec<(f64, f64)> = Vec::new();
     for &(from, to) in stretches {
         let from = (time.at(from) * WIDTH).min(WIDTH - 2.0);
         let to = (time.at(to) * WIDTH).max(from + 2.0);
         match merged.last_mut() {
-            Some((_, end)) if from <= *end => *end = end.max(to),
+            Some((_, end)) if from <= *end + 2.0 => *end = end.max(to),
             _ => merged.push((from, to)),
         }
     }

@@ -7,8 +7,6 @@ pub enum ReportError {
     Write { path: PathBuf, source: io::Error },
     #[error("Cannot write the chunks as JSON: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("Cannot write the test cases as XML: {0}")]
-    Xml(#[from] quick_junit::SerializeError),
     #[error("Cannot compress the image of camera {camera} ({width} x {height}): {source}")]
     Image { camera: String, width: usize, height: usize, source: image::ImageError },
 }

@@ -102,6 +102,8 @@ struct Last<'a> {
     command_differences: Option<&'a CommandComparison>,
     findings: Vec<Named<'a>>,
     gaps: &'a [Gap],
+    /// Inferences that gave no chunk, by reason.
+    failed: &'a BTreeMap<String, u64>,
     damage: Option<&'a str>,
     latch: Option<&'a str>,
 }
@@ -158,6 +160,7 @@ pub fn lines(report: &Report) -> Result<String, ReportError> {
             .map(|finding| Named { sentence: finding.to_string(), finding })
             .collect(),
         gaps: &trace.gaps,
+        failed: &trace.failed,
         damage: trace.damage.as_deref(),
         latch: trace.latch.as_deref(),
     }))?;

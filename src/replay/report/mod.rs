@@ -38,6 +38,8 @@ pub struct Report<'a> {
     pub compared: Option<Compared<'a>>,
     /// What the cameras showed at the worst divergence, or at any chunk worth seeing.
     pub frames: &'a [Frame],
+    /// Times without an observation are no failure.
+    pub gaps_allowed: bool,
 }
 
 /// What a run was compared with, and how it differs.
@@ -69,13 +71,18 @@ impl Report<'_> {
         }
     }
 
-    /// 0: the same, or recorded. 1: different, or nothing was tested. 3: the bag could not be read to its end.
+    /// 0: the same, or recorded. 1: different, nothing was tested, or inputs were missing at times. 3: the bag could not be read to its end.
     pub fn exit_code(&self) -> u8 {
         match self.verdict() {
             Some(Verdict::Different | Verdict::NotTested) => 1,
+            _ if self.has_bad_gaps() => 1,
             _ if self.trace.damage.is_some() => 3,
             _ => 0,
         }
+    }
+
+    fn has_bad_gaps(&self) -> bool {
+        !self.gaps_allowed && !self.trace.gaps.is_empty()
     }
 
     /// How each chunk of the trace differs from the baseline's; `None` where the baseline has none.
@@ -108,7 +115,7 @@ pub fn write(folder: &Path, report: &Report) -> Result<(), ReportError> {
     fs::create_dir_all(folder).map_err(failed(folder))?;
     // The page goes last: whoever waits for it finds the others.
     for (name, content) in
-        [("chunks.jsonl", lines::lines(report)?), ("junit.xml", junit::xml(report)?), ("index.html", page::page(report)?)]
+        [("chunks.jsonl", lines::lines(report)?), ("junit.xml", junit::xml(report)), ("index.html", page::page(report)?)]
     {
         let path = folder.join(name);
         fs::write(&path, content).map_err(failed(&path))?;

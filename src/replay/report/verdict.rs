@@ -23,7 +23,11 @@ pub fn sentence(report: &Report) -> String {
     match (report.verdict(), report.compared) {
         (Some(Verdict::Different), Some(compared)) => match &compared.comparison.first {
             Some(first) => format!("First at {}.", divergence(first, report)),
-            None => format!("{} of {} differ.", figures::count(compared.comparison.counts.different), chunks),
+            None => match compared.comparison.counts {
+                counts if counts.compared == 0 => "No value of one run belongs to a value of the other.".into(),
+                counts if counts.different == 0 => format!("All of the {chunks} are the same, but not what was done with them."),
+                counts => format!("{} of {chunks} differ in what they were made of.", figures::count(counts.different)),
+            },
         },
         (Some(Verdict::Same), Some(compared)) => same(report, &compared),
         (None, _) => format!("{chunks} and {commands} were computed. There was no baseline to compare them with."),

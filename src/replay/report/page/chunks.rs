@@ -14,11 +14,11 @@ pub fn content(report: &Report) -> String {
     if trace.chunks.is_empty() {
         return String::new();
     }
-    let mut columns: Vec<&str> = vec!["chunk", "bag time / s", "outcome", "delay / rows", "guided / rows", "executed / rows"];
-    columns.extend(["oldest input / ms", "skew / ms", "total / ms"]);
+    let mut columns: Vec<&str> = vec!["chunk", "bag time / s", "outcome"];
     if report.compared.is_some() {
-        columns.extend(["relative RMS", "PCC", "furthest joint", "of tolerance", "differs in"]);
+        columns.extend(["furthest joint", "of tolerance", "relative RMS", "PCC", "differs in"]);
     }
+    columns.extend(["delay / rows", "guided / rows", "executed / rows", "oldest input / ms", "skew / ms", "total / ms"]);
     let differences = report.differences();
     let time = bag_axis(trace);
     let rows = trace.chunks.iter().enumerate().map(|(place, chunk)| {
@@ -27,37 +27,42 @@ pub fn content(report: &Report) -> String {
         let next = trace.chunks[place + 1..].iter().find_map(|next| taken_over(next, trace));
         let to = next
             .unwrap_or_else(|| figures::bag_time(chunk.ready, trace.span.0) + trace.setup.horizon as f64 * trace.setup.period);
-        let mut cells = of_trace(chunk, report);
+        let mut cells = outcome(chunk, report);
         let differs = differences[place].is_some_and(|difference| !difference.is_same());
         if report.compared.is_some() {
             cells.extend(of_difference(differences[place], report));
         }
+        cells.extend(of_trace(chunk));
         let class = if differs { " class=\"changed\"" } else { "" };
         Row { attributes: format!("{class} data-from=\"{:.5}\" data-to=\"{:.5}\"", time.at(from), time.at(to)), cells }
     });
     let table = Table {
-        label: "Chunks".into(),
+        label: "Every chunk".into(),
         caption: None,
         columns: columns.into_iter().map(String::from).collect(),
         rows: rows.collect(),
     };
-    format!("<div class=\"chunks\">{}</div>", table.render())
+    let class = if report.compared.is_some() { "chunks both" } else { "chunks" };
+    format!("<div class=\"{class}\">{}</div>", table.render())
 }
 
-fn of_trace(chunk: &ChunkTrace, report: &Report) -> Vec<String> {
-    let mut cells = vec![chunk.index.to_string(), format!("{:.3}", figures::bag_time(chunk.observed, report.trace.span.0))];
-    match &chunk.outcome {
-        Outcome::Installed { delay_rows, guided_rows, join, executed, .. } => {
-            cells.push(escape(join));
-            cells.extend([delay_rows, guided_rows, executed].map(ToString::to_string));
+fn outcome(chunk: &ChunkTrace, report: &Report) -> Vec<String> {
+    let outcome = match &chunk.outcome {
+        Outcome::Installed { join, .. } => escape(join),
+        Outcome::Refused { reason } => format!("<b class=\"bad\">refused</b>: {}", escape(reason)),
+    };
+    vec![chunk.index.to_string(), format!("{:.3}", figures::bag_time(chunk.observed, report.trace.span.0)), outcome]
+}
+
+fn of_trace(chunk: &ChunkTrace) -> Vec<String> {
+    let mut cells: Vec<String> = match &chunk.outcome {
+        Outcome::Installed { delay_rows, guided_rows, executed, .. } => {
+            [delay_rows, guided_rows, executed].map(ToString::to_string).into()
         }
-        Outcome::Refused { reason } => {
-            cells.push(format!("<b class=\"bad\">refused</b>: {}", escape(reason)));
-            cells.extend(["–", "–", "–"].map(String::from));
-        }
-    }
+        Outcome::Refused { .. } => ["–", "–", "–"].map(String::from).into(),
+    };
     let oldest = chunk.samples.iter().max_by(|a, b| a.1.age.total_cmp(&b.1.age));
-    cells.push(oldest.map_or("–".into(), |(input, sample)| format!("{} {}", figures::milliseconds(sample.age), escape(input))));
+    cells.push(oldest.map_or("–".into(), |(input, sample)| format!("{} {}", escape(input), figures::milliseconds(sample.age))));
     cells.extend([chunk.skew, chunk.times.total].map(figures::milliseconds));
     cells
 }
@@ -74,10 +79,10 @@ fn of_difference(difference: Option<&ChunkComparison>, report: &Report) -> Vec<S
     };
     let stages: Vec<_> = difference.stages.iter().map(|stage| stage_name(*stage)).collect();
     vec![
-        figures::value(difference.relative_rms),
-        difference.pcc.map_or("–".into(), |pcc| format!("{pcc:.6}")),
         joint,
         part,
+        figures::value(difference.relative_rms),
+        difference.pcc.map_or("–".into(), |pcc| format!("{pcc:.6}")),
         if stages.is_empty() { "nothing".into() } else { stages.join(", ") },
     ]
 }

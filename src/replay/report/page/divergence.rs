@@ -102,7 +102,7 @@ fn close_up(report: &Report, compared: &Compared, first: &Divergence) -> Option<
     let up = Scale::new(range.start, range.end);
     let longest = trace.setup.period * 2.5;
     let mut drawing = executed.map_or(String::new(), |stretch| spans(&[stretch], time, "executed"));
-    drawing += &ribbon(&baseline, bound, time, up);
+    drawing += &ribbon(&baseline, bound, longest, time, up);
     let at = figures::bag_time(first.stamp, trace.span.0);
     drawing += &upright(at, time, "here");
     for (curve, class) in [(&baseline, "baseline"), (&current, "now")] {
@@ -116,8 +116,8 @@ fn close_up(report: &Report, compared: &Compared, first: &Divergence) -> Option<
     let chart =
         Chart { class: "close", across: time, up, ticks: 6, label: &format!("{what}, baseline and this run"), drawing: &drawing };
     Some(format!(
-        "<figure class=\"close-up\" data-unit=\"{}\"><figcaption><h3>{}{}</h3><p class=\"note\">Wide and pale the baseline with its \
-         tolerance, thin and dark this run; the dot is the first value outside.{executed}</p>\
+        "<figure class=\"close-up\" data-unit=\"{}\"><figcaption><h3>{}{}</h3><p class=\"note\">The wide line is the baseline in its tolerance, \
+         the thin one this run; the dot is the first value outside.{executed}</p>\
          <output class=\"read\" aria-hidden=\"true\"></output></figcaption>\n{}{}</figure>\n",
         unit.trim(),
         escape(&what),
@@ -145,9 +145,10 @@ fn commands(trace: &Trace, first: &Divergence, origin: i64) -> Option<Vec<(f64, 
 }
 
 /// The tolerance around a curve.
-fn ribbon(curve: &[(f64, f64)], bound: f64, time: Scale, up: Scale) -> String {
+fn ribbon(curve: &[(f64, f64)], bound: f64, longest: f64, time: Scale, up: Scale) -> String {
     let mut html = String::new();
-    for part in curve.chunk_by(|a, b| a.1.is_finite() == b.1.is_finite()).filter(|part| bound > 0.0 && part[0].1.is_finite()) {
+    let together = |a: &(f64, f64), b: &(f64, f64)| b.0 - a.0 <= longest && a.1.is_finite() == b.1.is_finite();
+    for part in curve.chunk_by(together).filter(|part| bound > 0.0 && part[0].1.is_finite()) {
         let place =
             |at: f64, value: f64| format!("{} {}", decimal(time.at(at) * WIDTH, 1), decimal((1.0 - up.at(value)) * HEIGHT, 2));
         let above = part.iter().map(|&(at, value)| place(at, value + bound));

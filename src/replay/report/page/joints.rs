@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{
     Report, Scale, bag_axis,
     chart::{Chart, axis, band},
-    curve::{HEIGHT, WIDTH, decimal, path, spans, stretches},
+    curve::{HEIGHT, POINTS, WIDTH, decimal, path, spans, stretches},
     figures, gaps,
     pairs::{self, Pair},
     taken_over, unit, verdict,
@@ -14,7 +14,7 @@ use crate::{
     html::{Row, Table, escape},
     picture::value_range,
     replay::{
-        compare::{Difference, JointBounds},
+        compare::{Bound, Difference, JointBounds},
         trace::{Joint, Trace},
     },
 };
@@ -96,18 +96,19 @@ fn longest_step(trace: &Trace) -> f64 {
     trace.setup.period * 2.5
 }
 
+/// The lines of more chunks would be one grey area.
+fn shows_borders(trace: &Trace) -> bool {
+    trace.chunks.len() <= 120
+}
+
 /// What every chart over the bag shows: where chunks took over and where nothing was observed.
 pub fn shared_shapes(report: &Report) -> String {
     let trace = report.trace;
     let time = bag_axis(trace);
     let mut borders = String::new();
-    let mut last = f64::NEG_INFINITY;
-    for at in trace.chunks.iter().filter_map(|chunk| taken_over(chunk, trace)) {
-        let x = time.at(at) * WIDTH;
-        // Closer than this they would be one grey area.
-        if x - last >= 4.0 {
-            let _ = write!(borders, "M{} 0V{HEIGHT}", decimal(x, 1));
-            last = x;
+    if shows_borders(trace) {
+        for at in trace.chunks.iter().filter_map(|chunk| taken_over(chunk, trace)) {
+            let _ = write!(borders, "M{} 0V{HEIGHT}", decimal(time.at(at) * WIDTH, 1));
         }
     }
     format!(
@@ -123,7 +124,7 @@ pub fn content(report: &Report) -> String {
         return String::new();
     }
     let outside = views.iter().filter(|view| view.compared.as_ref().is_some_and(ComparedJoint::outside)).count();
-    let mut html = legend(report.compared.is_some());
+    let mut html = legend(report.compared.is_some(), shows_borders(report.trace));
     html.push_str(&filter(views.len(), report.compared.map(|_| outside)));
     html.push_str("<div class=\"joints\">\n");
     for view in &views {
@@ -136,7 +137,7 @@ pub fn content(report: &Report) -> String {
     html
 }
 
-fn legend(compared: bool) -> String {
+fn legend(compared: bool, borders: bool) -> String {
     let entry = |drawing: &str, text: &str| {
         format!("<li><svg viewBox=\"0 0 28 14\" width=\"28\" height=\"14\" aria-hidden=\"true\">{drawing}</svg>{text}</li>")
     };
@@ -149,7 +150,9 @@ fn legend(compared: bool) -> String {
         entries += &entry("<path class=\"band\" d=\"M0 1H28V13H0Z\"/>", "tolerance");
         entries += &entry("<path class=\"outside\" d=\"M0 0H28V14H0Z\"/>", "outside of the tolerance");
     }
-    entries += &entry("<path class=\"border\" d=\"M9 0V14M19 0V14\"/>", "a chunk takes over");
+    if borders {
+        entries += &entry("<path class=\"border\" d=\"M9 0V14M19 0V14\"/>", "a chunk takes over");
+    }
     entries += &entry("<path class=\"gap\" d=\"M0 0H28V14H0Z\"/>", "no observation");
     format!("<ul class=\"legend\" aria-label=\"Legend\">{entries}</ul>\n")
 }
@@ -201,7 +204,8 @@ fn figure(view: &View, report: &Report) -> String {
         let _ = write!(drawing, "<path class=\"baseline\" d=\"{}\"/>", path(&compared.baseline, time, up, longest));
     }
     let _ = write!(drawing, "<path class=\"now\" d=\"{}\"/>", path(&view.curve, time, up, longest));
-    let chart = Chart { class: "commands", across: time, up, ticks: 4, label: &label, drawing: &drawing }.render();
+    let class = if view.curve.len() > POINTS { "commands dense" } else { "commands" };
+    let chart = Chart { class, across: time, up, ticks: 5, label: &label, drawing: &drawing }.render();
     let class = if outside { " class=\"joint is-outside\"" } else { " class=\"joint\"" };
     let shown = if unit.is_empty() { String::new() } else { format!(" <span class=\"unit\">{unit}</span>") };
     format!(
@@ -228,14 +232,24 @@ fn beyond(compared: &ComparedJoint, trace: &Trace) -> Vec<(f64, f64)> {
     stretches(points, trace.setup.period)
 }
 
-/// How far apart, in figures.
+/// How far apart, in figures: of the commands, unless only the actions are outside.
 fn status(compared: &ComparedJoint, unit: &str) -> String {
-    let (max, bound) = (figures::value(compared.commands.max), figures::value(compared.bounds.commands.max));
+    let bounds = compared.bounds;
+    let (what, found, bound) =
+        match (beyond_bound(compared.commands, bounds.commands), beyond_bound(compared.actions, bounds.actions)) {
+            (false, true) => ("actions ", compared.actions, bounds.actions),
+            _ => ("", compared.commands, bounds.commands),
+        };
+    let far = format!("{what}{} {unit} apart, {} allowed", figures::value(found.max), figures::value(bound.max));
     match (compared.outside(), compared.differs() || compared.actions.max != 0.0) {
         (_, false) => "<span class=\"state\">= identical</span>".into(),
-        (true, _) => format!("<span class=\"state bad\">≠ {max} of {bound} {unit}</span>"),
-        (false, _) => format!("<span class=\"state\">≈ {max} of {bound} {unit}</span>"),
+        (true, _) => format!("<span class=\"state bad\">≠ {far}</span>"),
+        (false, _) => format!("<span class=\"state\">≈ {far}</span>"),
     }
+}
+
+fn beyond_bound(found: Difference, bound: Bound) -> bool {
+    !(found.max <= bound.max && found.mean <= bound.mean)
 }
 
 /// The chart of the difference; a joint without one needs no chart.
@@ -266,7 +280,7 @@ fn difference(view: &View, compared: &ComparedJoint, beyond: &[(f64, f64)], repo
     if let Some((from, _)) = beyond.first() {
         let _ = write!(label, "; outside of the tolerance for {total:.2} s, first at {from:.3} s");
     }
-    Chart { class: "difference", across: time, up, ticks: 2, label: &label, drawing: &drawing }.render()
+    Chart { class: "difference", across: time, up, ticks: 4, label: &label, drawing: &drawing }.render()
 }
 
 fn table(views: &[View], report: &Report) -> String {

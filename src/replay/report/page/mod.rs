@@ -79,6 +79,10 @@ fn header(report: &Report) -> String {
             let _ = writeln!(html, "<p class=\"problem\"><b>{name}</b> {}</p>", escape(problem));
         }
     }
+    if !trace.failed.is_empty() {
+        let reasons: Vec<_> = trace.failed.iter().map(|(reason, count)| format!("{count} × {reason}")).collect();
+        let _ = writeln!(html, "<p class=\"problem\"><b>Inferences without a chunk:</b> {}</p>", escape(&reasons.join("; ")));
+    }
     html.push_str("<dl class=\"key\">\n");
     for (name, value, note) in key_figures(report) {
         let note = if note.is_empty() { note } else { format!("<small>{}</small>", escape(&note)) };
@@ -138,27 +142,34 @@ fn findings(report: &Report) -> String {
 }
 
 fn about(report: &Report) -> String {
-    let decimated = if report.trace.commands.len() > curve::POINTS {
-        format!(
+    let mut html = String::from("<p>Times are bag times: seconds after the first message of the bag.");
+    if report.compared.is_some() {
+        html += " The wide pale line is the baseline and the thin dark one this run; where they agree, the thin line runs inside of the wide \
+                 one. A difference is this run minus the baseline.";
+    }
+    if report.trace.commands.len() > curve::POINTS {
+        // Writing to a string does not fail.
+        let _ = write!(
+            html,
             " This bag has {} commands: a curve is drawn by its least and its largest value in each of {} columns, so every peak is there; \
              tables and chunks.jsonl have all numbers.",
             figures::count(report.trace.commands.len()),
             figures::count(curve::WIDTH as usize)
-        )
-    } else {
-        " Every command is drawn.".into()
-    };
-    format!(
-        "<p>Times are bag times: seconds after the first message of the bag. The wide pale line is the baseline and the thin dark one this \
-         run; where they agree, the thin line runs inside of the wide one. A difference is this run minus the baseline.{decimated}</p>\n\
-         <p>Joints of an arm are in rad (rad/s when commanded by velocity; m and m/s for a joint that slides), grippers in the unit of their \
-         driver. Computing times are wall times: shown, and never compared.</p>\n\
-         <p class=\"keys\"><kbd>←</kbd> <kbd>→</kbd> the chunk before or after, wherever the focus \
-         is but in a field or a table that scrolls; <kbd>Esc</kbd> none. A click on a plot chooses the chunk there.</p>\n\
-         <p>Beside this page: <code>chunks.jsonl</code> with a line per chunk, the last line decides; <code>junit.xml</code> for a build \
-         server. pi0_tt {}.</p>\n",
+        );
+    }
+    html += "</p>\n<p>Joints of an arm are in rad (rad/s when commanded by velocity; m and m/s for a joint that slides), grippers in the unit \
+             of their driver. Computing times are wall times: shown, and never compared.</p>\n";
+    if !report.trace.chunks.is_empty() {
+        html += "<p class=\"keys\"><kbd>←</kbd> <kbd>→</kbd> the chunk before or after, wherever the focus is but in a field or a table that \
+                 scrolls; <kbd>Esc</kbd> none. A click on a plot chooses the chunk there.</p>\n";
+    }
+    let _ = writeln!(
+        html,
+        "<p>Beside this page: <code>chunks.jsonl</code> with a line per chunk, the last line decides; <code>junit.xml</code> for a build \
+         server. pi0_tt {}.</p>",
         escape(&report.trace.setup.version)
-    )
+    );
+    html
 }
 
 /// The whole bag as an axis.

@@ -103,7 +103,8 @@ fn inputs(trace: &Trace) -> String {
         return String::new();
     }
     let columns = ["input", "topic", "type", "messages", "refused"].map(String::from).into();
-    format!("<h3>Inputs in the bag</h3>\n{}", Table { label: "Inputs in the bag".into(), caption: None, columns, rows }.render())
+    let table = Table { label: "Inputs in the bag".into(), caption: None, columns, rows }.render();
+    format!("<h3>Inputs in the bag</h3>\n<div class=\"texts\">{table}</div>")
 }
 
 fn gaps(trace: &Trace) -> String {

@@ -18,7 +18,8 @@ use crate::{
 
 /// With more chunks than this the points would be a line of their own.
 const DOTS: usize = 150;
-const BINS: usize = 32;
+/// Bars of a histogram: more for more chunks.
+const BINS: (usize, usize) = (8, 32);
 
 /// One value of each chunk.
 struct Lane<'a> {
@@ -148,7 +149,7 @@ pub fn histograms(report: &Report) -> String {
     if report.compared.is_some() {
         columns.extend(["baseline p50 / ms", "baseline p95 / ms"].map(String::from));
     }
-    let table = Table { label: "Computing times".into(), caption: None, columns, rows }.render();
+    let table = Table { label: "Computing times by stage".into(), caption: None, columns, rows }.render();
     format!(
         "<p class=\"note\">Wall times of {}; how many took how long. The lines are the median and the 95th percentile. They are never \
          compared: machines differ.</p>\n<div class=\"histograms\">\n{charts}</div>\n{table}",
@@ -162,16 +163,18 @@ fn histogram(name: &str, times: &[f64], (p50, p95): (f64, f64)) -> String {
     let half = ((high - low) * 0.55).max(high * 0.02).max(1e-3);
     let middle = (low + high) / 2.0;
     let across = Scale::new((middle - half).max(0.0), middle + half);
-    let mut bins = [0_usize; BINS];
+    let count = (2 * times.len().isqrt()).clamp(BINS.0, BINS.1);
+    let mut bins = vec![0_usize; count];
     for time in times {
-        bins[((across.at(*time) * BINS as f64) as usize).min(BINS - 1)] += 1;
+        bins[((across.at(*time) * count as f64) as usize).min(count - 1)] += 1;
     }
     let most = bins.iter().copied().max().unwrap_or(0).max(1);
     let up = Scale::new(0.0, most as f64 * 1.1);
     let mut bars = String::new();
-    for (bin, count) in bins.iter().enumerate().filter(|(_, count)| **count > 0) {
-        let (left, width) = (bin as f64 * WIDTH / BINS as f64, WIDTH / BINS as f64);
-        let top = (1.0 - up.at(*count as f64)) * HEIGHT;
+    let width = WIDTH / count as f64;
+    for (bin, found) in bins.iter().enumerate().filter(|(_, found)| **found > 0) {
+        let left = bin as f64 * width;
+        let top = (1.0 - up.at(*found as f64)) * HEIGHT;
         let _ =
             write!(bars, "M{} {HEIGHT}V{}H{}V{HEIGHT}Z", decimal(left + 2.0, 1), decimal(top, 2), decimal(left + width - 2.0, 1));
     }
