@@ -6,12 +6,12 @@ use clap::ValueEnum;
 
 use super::{
     CliError,
-    replay::{RunArgs, ScaleArgs},
+    replay::{ReportArgs, RunArgs, ScaleArgs},
 };
 use crate::{
     backend::BackendKind,
     replay::{
-        compare::Verdict,
+        report::{Compared, Report},
         run::{self, NoOutputs},
         trace::Trace,
     },
@@ -30,6 +30,8 @@ pub struct Args {
     backends: (BackendKind, BackendKind),
     #[command(flatten)]
     scale: ScaleArgs,
+    #[command(flatten)]
+    report: ReportArgs,
     /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
@@ -42,16 +44,15 @@ pub fn run(args: &Args) -> Result<ExitCode, CliError> {
     let baseline = trace(first)?;
     let current = trace(second)?;
     let comparison = args.scale.compare(&baseline, &current, &tolerances)?;
+    let compared = Compared { baseline: &baseline, comparison: &comparison };
+    let report = Report { trace: &current, compared: Some(compared), frames: &[], gaps_allowed: true };
+    let code = args.report.write(&args.run.bag, report)?;
     if args.json {
         super::print_json(&comparison)?;
     } else {
         super::print(&comparison)?;
     }
-    Ok(match comparison.verdict {
-        Verdict::Same if baseline.damage.is_some() || current.damage.is_some() => ExitCode::from(super::replay::DATA_LOSS),
-        Verdict::Same => ExitCode::SUCCESS,
-        Verdict::Different | Verdict::NotTested => ExitCode::FAILURE,
-    })
+    Ok(ExitCode::from(code))
 }
 
 fn pair(text: &str) -> Result<(BackendKind, BackendKind), String> {

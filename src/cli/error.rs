@@ -10,7 +10,7 @@ use crate::{
     control::ControlError,
     observation::ObservationError,
     policy::PolicyError,
-    replay::{ReplayError, baseline::BaselineError, compare::ToleranceError, run::RunError},
+    replay::{ReplayError, baseline::BaselineError, compare::ToleranceError, report::ReportError, run::RunError},
     robot::RobotError,
     verify::VerifyError,
 };
@@ -34,6 +34,8 @@ pub enum CliError {
     Recording(#[from] RecordingError),
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    #[error(transparent)]
+    Report(#[from] ReportError),
     #[error(transparent)]
     Run(#[from] RunError),
     #[error(transparent)]

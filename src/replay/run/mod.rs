@@ -13,6 +13,7 @@
 
 mod engine;
 mod error;
+mod frames;
 mod samples;
 mod setup;
 mod topics;
@@ -27,6 +28,7 @@ use std::{
 };
 
 pub use error::RunError;
+pub use frames::frames;
 pub use topics::Remap;
 pub use witness::{Witness, Witnessed};
 
