@@ -555,6 +555,11 @@ fn the_command_prints_numbers_writes_what_the_node_would_publish_and_has_exit_co
     );
     assert_eq!(replay(gap.to_str().unwrap(), &["--params", &compressed, "--allow-gaps"]).0, 0);
 
+    let whole = std::fs::read(demo_bag().join("aloha_transfer_cube.mcap")).unwrap();
+    std::fs::write(lab.path("cut.mcap"), &whole[..whole.len() - 200_000]).unwrap();
+    let (code, out, err) = replay(&lab.text("cut.mcap"), &["--params", &compressed]);
+    assert!(code == 3 && out.contains("not read to its end") && out.contains("at byte 717701"), "{out}{err}");
+
     // The joints come only before the images, so there is never an observation.
     let apart = lab.edited("apart", |topic, message| {
         let at = message.log_time as i64 - START;
