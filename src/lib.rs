@@ -17,7 +17,10 @@
 //! A backend is the CPU in float32 ([`backend::reference`]) or the graph of a Tenstorrent card ([`backend::ttnn`]), which runs on the card
 //! or on the CPU in the card's number formats.
 //!
-//! Dependencies point one way: `node`, `replay` and the binaries use [`policy`], which joins [`checkpoint`], [`observation`] and
+//! [`session`] is a policy at work, from samples to commands: the node runs it in real time, [`replay`] over a recorded bag in the time of the
+//! bag. [`parameters`] tells both what an operator may set.
+//!
+//! Dependencies point one way: `node`, `replay` and the binaries use [`session`] and [`policy`], which joins [`checkpoint`], [`observation`] and
 //! [`backend`]; those use [`model`]. `model`, `control` and `observation` know nothing of ROS, TTNN, files or wall clocks.
 
 pub mod backend;

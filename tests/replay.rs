@@ -318,7 +318,9 @@ fn an_instruction_may_come_from_the_parameter_and_a_later_one_replaces_it() {
     });
     let trace = with(&late, "wave");
     let changed = trace.chunks.iter().position(|chunk| chunk.instruction != "wave").unwrap();
-    assert_eq!(trace.chunks[changed].observed, START + 2_000_000_000, "flush asks for a chunk at once");
+    // The chunk that was being computed is given up, and the next one asked for when it is there.
+    let asked = trace.chunks[changed].observed - START;
+    assert!((2_000_000_000..=2_100_000_000).contains(&asked), "{asked}");
     assert!(trace.chunks[changed..].iter().all(|chunk| chunk.instruction.starts_with("Transfer")));
 }
 
@@ -378,13 +380,16 @@ fn a_bag_that_is_silent_for_minutes_commands_nothing_meanwhile() {
 #[test]
 fn messages_that_cannot_be_used_are_counted_by_reason_and_the_others_go_on() {
     let lab = Lab::new();
-    let mut index = 0;
+    let (mut index, mut broken) = (0, 0);
     let bag = lab.edited("bad", |topic, message| {
         let mut data = message.data.to_vec();
         index += 1;
         match &*topic.type_name {
             // Bytes that are no message, and JPEG files that break off.
-            JointState::NAME if index % 10 == 0 => data.truncate(9),
+            JointState::NAME if index % 10 == 0 => {
+                broken += 1;
+                data.truncate(9);
+            }
             CompressedImage::NAME if index % 7 == 0 => {
                 let length = data.len();
                 data[length - 200..].fill(0);
@@ -395,10 +400,10 @@ fn messages_that_cannot_be_used_are_counted_by_reason_and_the_others_go_on() {
     });
     let trace = lab.run(&bag);
     let refused = |name: &str| &trace.inputs.iter().find(|input| input.name == name).unwrap().refused;
-    assert_eq!(refused("joint_states").values().sum::<u64>(), 25, "{:?}", refused("joint_states"));
+    assert_eq!(refused("joint_states").values().sum::<u64>(), broken, "{:?}", refused("joint_states"));
     assert!(refused("base_0_rgb").keys().all(|reason| reason.contains("JPEG")), "{:?}", refused("base_0_rgb"));
     assert_eq!(trace.failed.values().sum::<u64>(), refused("base_0_rgb").values().sum::<u64>());
-    assert!(trace.chunks.len() > 30);
+    assert!(broken > 10 && !trace.failed.is_empty() && trace.chunks.len() > 20, "{broken} {}", trace.chunks.len());
 
     // Where no message of an input can be used the run has nothing to say.
     let bag = lab.edited("unstamped", |topic, message| {
@@ -550,11 +555,20 @@ fn the_command_prints_numbers_writes_what_the_node_would_publish_and_has_exit_co
     );
     assert_eq!(replay(gap.to_str().unwrap(), &["--params", &compressed, "--allow-gaps"]).0, 0);
 
+    let whole = std::fs::read(demo_bag().join("aloha_transfer_cube.mcap")).unwrap();
+    std::fs::write(lab.path("cut.mcap"), &whole[..whole.len() - 200_000]).unwrap();
+    let (code, out, err) = replay(&lab.text("cut.mcap"), &["--params", &compressed]);
+    assert!(code == 3 && out.contains("not read to its end") && out.contains("at byte 717701"), "{out}{err}");
+
     // The joints come only before the images, so there is never an observation.
     let apart = lab.edited("apart", |topic, message| {
-        let early = (message.log_time as i64 - START) < 1_000_000_000;
-        (early == (topic.type_name == JointState::NAME) || topic.type_name == Text::NAME)
-            .then(|| (topic.name.clone(), message.data.to_vec()))
+        let at = message.log_time as i64 - START;
+        let taken = match &*topic.type_name {
+            JointState::NAME => at < 1_000_000_000,
+            CompressedImage::NAME => at >= 1_500_000_000,
+            _ => true,
+        };
+        taken.then(|| (topic.name.clone(), message.data.to_vec()))
     });
     let (code, out, err) = replay(apart.to_str().unwrap(), &["--params", &compressed]);
     assert!(code == 1 && out.contains("chunks       0 in") && err.contains("No chunk was computed"), "{out}{err}");

@@ -1,6 +1,7 @@
 //! The command line: one file for each subcommand, each with its arguments and a `run`.
 //!
-//! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 refused or different, 2 usage.
+//! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 refused or different, 2 usage, 3 done with a
+//! part of the input lost.
 
 pub mod bench;
 pub mod compare;

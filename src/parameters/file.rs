@@ -76,7 +76,7 @@ impl ParameterFiles {
         &self.resolved
     }
 
-    fn take_in(&mut self, prefix: &str, parameters: &[(String, Yaml)], origin: &str) {
+    fn take_in(&mut self, prefix: &str, parameters: &[Entry], origin: &str) {
         for (key, value) in parameters {
             let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
             match value {
@@ -150,8 +150,13 @@ impl<T: Clone + Send + Sync> Parameter<T> for Fixed<T> {
     }
 }
 
+/// A key with its value.
+type Entry = (String, Yaml);
+/// The full name of a node with its parameters.
+type Section = (String, Vec<Entry>);
+
 /// What a file says of each node, by the node's full name. A file that says nothing of this node is refused.
-fn sections(path: &Path) -> Result<Vec<(String, Vec<(String, Yaml)>)>, ParameterError> {
+fn sections(path: &Path) -> Result<Vec<Section>, ParameterError> {
     let text = fs::read_to_string(path).map_err(|source| ParameterError::Read { path: path.into(), source })?;
     let refused = |reason| ParameterError::File { path: path.into(), reason };
     let options = serde_saphyr::options! { non_finite_float_policy: serde_saphyr::options::NonFiniteFloatPolicy::PassThrough };
@@ -169,7 +174,7 @@ fn sections(path: &Path) -> Result<Vec<(String, Vec<(String, Yaml)>)>, Parameter
     }
 }
 
-fn find_sections(node: &str, yaml: Yaml, sections: &mut Vec<(String, Vec<(String, Yaml)>)>) {
+fn find_sections(node: &str, yaml: Yaml, sections: &mut Vec<Section>) {
     let Yaml::Map(entries) = yaml else { return };
     for (key, value) in entries {
         if key == "ros__parameters" {
@@ -185,7 +190,7 @@ fn find_sections(node: &str, yaml: Yaml, sections: &mut Vec<(String, Vec<(String
 #[derive(Debug)]
 enum Yaml {
     Scalar(Scalar),
-    Map(Vec<(String, Yaml)>),
+    Map(Vec<Entry>),
 }
 
 impl<'de> Deserialize<'de> for Yaml {

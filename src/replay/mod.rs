@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! rosbag2 folder, .mcap, .db3 ─► BagReader ─► BagMessage (CDR bytes) ─► cdr::decode ─► messages::JointState, ...
+//! recorded inputs         ─► run, a policy in the time of the bag ─► Trace ─► Overview
 //! recorded outputs        ─► BagWriter ─► rosbag2 folder          ─► Summary ─► table, JSON, SVG
 //! ```
 //!

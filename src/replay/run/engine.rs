@@ -79,10 +79,11 @@ struct Received {
     index: usize,
     bag: BagInput,
     kind: Kind,
-    /// Samples that were taken for an observation.
-    taken: u64,
-    /// Of those, the ones that could be read.
+    /// Messages that were the newest sample.
+    kept: u64,
+    /// Times that such a sample could be read for an inference, and times that it could not.
     read: u64,
+    unreadable: u64,
 }
 
 enum Kind {
@@ -105,8 +106,9 @@ impl<'a> Engine<'a> {
                 slot => Kind::Camera(cameras.iter().position(|camera| camera == slot).unwrap_or(0)),
             },
             bag: BagInput { name: input, topic, type_name: type_name.to_owned(), messages: 0, refused: BTreeMap::new() },
-            taken: 0,
+            kept: 0,
             read: 0,
+            unreadable: 0,
         };
         let inputs = found.into_iter().map(received).collect();
         Self {
@@ -142,7 +144,8 @@ impl<'a> Engine<'a> {
     pub fn finish(mut self, end: Stamp) -> Result<Ran, RunError> {
         self.advance(end, true)?;
         self.end_gap(end);
-        let unusable = self.inputs.iter().filter_map(Received::unusable).collect();
+        let instructed = !self.parts.instruction.is_missing();
+        let unusable = self.inputs.iter().filter_map(|input| input.unusable(instructed)).collect();
         let status = self.parts.session.controller.status();
         Ok(Ran {
             inputs: self.inputs.into_iter().map(|input| input.bag).collect(),
@@ -247,7 +250,7 @@ impl<'a> Engine<'a> {
     fn compute(&mut self, now: Stamp, request: ChunkRequest<BagImage, BagJoints>) -> Result<(), RunError> {
         let ChunkRequest { snapshot, ticket, guidance } = request;
         let inferred = self.parts.inference.infer(&snapshot, guidance.as_ref());
-        self.note_reading(&snapshot, &inferred);
+        self.note_reading(&inferred);
         let finished = match inferred {
             Ok(finished) => finished,
             Err(error) => {
@@ -309,21 +312,16 @@ impl<'a> Engine<'a> {
     }
 
     /// Which samples of an observation could be read.
-    fn note_reading(&mut self, snapshot: &Snapshot<BagImage, BagJoints>, result: &Result<Finished, InferenceError>) {
-        let refused = if let Err(InferenceError::Input { input, source }) = result { Some((input, source)) } else { None };
+    fn note_reading(&mut self, result: &Result<Finished, InferenceError>) {
         for received in &mut self.inputs {
-            let name = &received.bag.name;
-            match refused {
-                Some((input, source)) if input == name => {
-                    received.taken += 1;
+            match result {
+                Err(InferenceError::Input { input, source }) if *input == received.bag.name => {
+                    received.unreadable += 1;
                     count(&mut received.bag.refused, source.to_string());
                 }
-                // What comes after the refused input was not looked at.
-                Some(_) if !snapshot.cameras.iter().any(|camera| camera.input.name() == name) => {}
-                _ => {
-                    received.taken += 1;
-                    received.read += 1;
-                }
+                // Others were perhaps not looked at.
+                Err(InferenceError::Input { .. }) => {}
+                _ => received.read += 1,
             }
         }
     }
@@ -352,16 +350,20 @@ impl Received {
                 Err(error) => Some(error.to_string()),
             },
         };
-        if let Some(reason) = refused {
-            count(&mut self.bag.refused, reason);
+        match refused {
+            None => self.kept += 1,
+            Some(reason) => count(&mut self.bag.refused, reason),
         }
     }
 
-    /// Why none of its messages could be used, when that is so. An instruction may come from elsewhere.
-    fn unusable(&self) -> Option<String> {
-        let BagInput { name, topic, messages, refused, .. } = &self.bag;
-        let bad: u64 = refused.values().sum();
-        if matches!(self.kind, Kind::Instruction) || bad < *messages && (self.taken == 0 || self.read > 0) {
+    /// Why none of its messages could be used, when that is so. An instruction may have come from elsewhere.
+    fn unusable(&self, instructed: bool) -> Option<String> {
+        let BagInput { name, topic, refused, .. } = &self.bag;
+        let usable = match self.kind {
+            Kind::Instruction => instructed,
+            _ => self.kept > 0 && (self.read > 0 || self.unreadable == 0),
+        };
+        if usable {
             return None;
         }
         let reasons: Vec<_> = refused.iter().map(|(reason, count)| format!("{count} times: {reason}")).collect();

@@ -66,12 +66,15 @@ pub struct RunOptions {
 /// Opens a backend.
 pub type OpenBackend = Box<dyn FnOnce(Geometry, Weights, &BackendOptions) -> Result<Box<dyn Backend>, BackendError>>;
 
+/// Puts a backend into another one.
+pub type WrapBackend = Box<dyn FnOnce(Box<dyn Backend>) -> Box<dyn Backend>>;
+
 /// Where something may be put between the policy and what it computes with.
 pub struct Seam {
     /// Opens what computes, which the [`Witness`] looks at.
     pub open: OpenBackend,
     /// Puts something between the policy and the witness.
-    pub around: Box<dyn FnOnce(Box<dyn Backend>) -> Box<dyn Backend>>,
+    pub around: WrapBackend,
 }
 
 impl Default for Seam {
