@@ -12,22 +12,34 @@ use crate::{
     progress,
 };
 
+/// Bytes of weights from which on packing them takes so long that the log tells of it.
+const LONG: u64 = 1 << 30;
+
 /// Takes tensors out of a checkpoint, so that no weight is in memory twice for long: a tensor's values are let go when they are packed.
 pub struct Loader {
     weights: Weights,
     set: Instructions,
     bar: ProgressBar,
+    bytes: u64,
+    taken: u64,
 }
 
 impl Loader {
     pub fn new(weights: Weights) -> Self {
-        let bar = progress::bar("Packing weights", weights.bytes());
-        Self { weights, set: Instructions::detect(), bar }
+        let bytes = weights.bytes();
+        let bar = progress::bar("Packing weights", bytes);
+        Self { weights, set: Instructions::detect(), bar, bytes, taken: 0 }
     }
 
     pub fn tensor(&mut self, name: &str) -> Result<Tensor, BackendError> {
         let tensor = self.weights.remove(name).ok_or_else(|| BackendError::MissingTensor(name.to_owned()))?;
         self.bar.inc(tensor.bytes());
+        let quarter = |taken: u64| taken * 4 / self.bytes.max(1);
+        let before = quarter(self.taken);
+        self.taken += tensor.bytes();
+        if self.bytes >= LONG && quarter(self.taken) > before {
+            tracing::info!("Packed {:.1} of {:.1} GB of weights", self.taken as f64 / 1e9, self.bytes as f64 / 1e9);
+        }
         Ok(tensor)
     }
 

@@ -73,27 +73,30 @@ impl RowTiles {
         (rows.len(), &self.values[rows.start * self.width..rows.end * self.width])
     }
 
-    /// Packs `rows` rows of `width` values; `row` writes one of them.
+    /// Packs `rows` rows of `width` values with all threads; `row` writes one of them.
     pub fn pack_with(&mut self, rows: usize, width: usize, row: impl Fn(usize, &mut [f32]) + Sync) {
-        let set = self.set;
-        let Cut { height, tall, .. } = Cut::new(rows, set);
-        let (taller, others) = self.resize(rows, width).split_at_mut(tall * (height + 1) * width);
-        let tiles = taller.par_chunks_mut((height + 1) * width).chain(others.par_chunks_mut((height * width).max(1)));
-        tiles.with_max_len(1).enumerate().for_each(|(tile, out)| {
+        self.fill(rows, width, |of, out| {
             STAGE.with_borrow_mut(|stage| {
                 let stage = room(stage, out.len());
-                let first = Cut::new(rows, set).first_row(tile);
-                for (at, values) in stage.chunks_exact_mut(width).enumerate() {
-                    row(first + at, values);
+                for (number, values) in of.clone().zip(stage.chunks_exact_mut(width)) {
+                    row(number, values);
                 }
-                interleave(stage, width, stage.len() / width, out);
+                interleave(stage, width, of.len(), out);
             });
         });
     }
 
     /// Packs the rows of `[rows, width]` with all threads.
     pub fn pack(&mut self, x: &[f32], width: usize) {
-        self.pack_with(x.len() / width, width, |row, out| out.copy_from_slice(&x[row * width..][..width]));
+        self.fill(x.len() / width, width, |rows, out| interleave(&x[rows.start * width..], width, rows.len(), out));
+    }
+
+    /// Lets `tile` write every tile, given its rows.
+    fn fill(&mut self, rows: usize, width: usize, tile: impl Fn(Range<usize>, &mut [f32]) + Sync) {
+        let cut = Cut::new(rows, self.set);
+        let (taller, others) = self.resize(rows, width).split_at_mut(cut.tall * (cut.height + 1) * width);
+        let tiles = taller.par_chunks_mut((cut.height + 1) * width).chain(others.par_chunks_mut((cut.height * width).max(1)));
+        tiles.with_max_len(1).enumerate().for_each(|(number, out)| tile(cut.first_row(number)..cut.first_row(number + 1), out));
     }
 
     /// Packs the first `width` values of each of `rows` rows that are `stride` values apart, on this thread.
