@@ -138,6 +138,9 @@ pub fn run(args: &Args) -> Result<ExitCode, CliError> {
     let tolerances = args.scale.tolerances()?;
     // Before the run, which may be long.
     let expected = args.baseline.as_deref().map(baseline::open).transpose()?;
+    if let Some(expected) = &expected {
+        tolerances.check_joints(&expected.setup.joints)?;
+    }
     if let Some(path) = &args.record {
         baseline::check_free(path, args.force)?;
     }
@@ -150,11 +153,12 @@ pub fn run(args: &Args) -> Result<ExitCode, CliError> {
             trace
         }
     };
+    let comparison = expected.map(|expected| args.scale.compare(&expected, &trace, &tolerances)).transpose()?;
+    let outcome = finish(&trace, comparison.as_ref(), args)?;
     if let Some(path) = &args.record {
         baseline::record(path, &trace, RecordOptions { force: args.force, allow_gaps: args.allow_gaps })?;
     }
-    let comparison = expected.map(|expected| args.scale.compare(&expected, &trace, &tolerances)).transpose()?;
-    finish(&trace, comparison.as_ref(), args)
+    Ok(outcome)
 }
 
 /// Prints the numbers of a run and tells whether it is one to rely on.
