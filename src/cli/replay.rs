@@ -168,6 +168,9 @@ pub fn run(args: &Args) -> Result<ExitCode, CliError> {
     let tolerances = args.scale.tolerances()?;
     // Before the run, which may be long.
     let expected = args.baseline.as_deref().map(baseline::open).transpose()?;
+    if let Some(expected) = &expected {
+        tolerances.check_joints(&expected.setup.joints)?;
+    }
     if let Some(path) = &args.record {
         baseline::check_free(path, args.force)?;
     }
@@ -180,13 +183,8 @@ pub fn run(args: &Args) -> Result<ExitCode, CliError> {
             trace
         }
     };
-    if let Some(path) = &args.record {
-        baseline::record(path, &trace, RecordOptions { force: args.force, allow_gaps: args.allow_gaps })?;
-    }
     let comparison = expected.as_ref().map(|expected| args.scale.compare(expected, &trace, &tolerances)).transpose()?;
     let compared = expected.as_ref().zip(comparison.as_ref()).map(|(baseline, comparison)| Compared { baseline, comparison });
-    let code =
-        args.report.write(&args.run.bag, Report { trace: &trace, compared, frames: &[], gaps_allowed: args.allow_gaps })?;
     let overview = Overview::of(&trace);
     match (args.json, &comparison) {
         (true, None) => super::print_json(&overview)?,
@@ -198,6 +196,12 @@ pub fn run(args: &Args) -> Result<ExitCode, CliError> {
         eprintln!("No chunk was computed, so nothing was tested");
     } else if !trace.gaps.is_empty() && !args.allow_gaps {
         eprintln!("Inputs kept observations from being made. --allow-gaps takes that as it is");
+    }
+    let code =
+        args.report.write(&args.run.bag, Report { trace: &trace, compared, frames: &[], gaps_allowed: args.allow_gaps })?;
+    // Last: what it refuses to keep was shown.
+    if let Some(path) = &args.record {
+        baseline::record(path, &trace, RecordOptions { force: args.force, allow_gaps: args.allow_gaps })?;
     }
     Ok(ExitCode::from(code))
 }

@@ -54,7 +54,7 @@ pub struct Comparison {
     /// Index into [`Self::chunks`]: the first that differs in anything. Only this one has a cause of its own: a chunk may depend on the
     /// chunk before, and the commands depend on all of them.
     pub first_chunk: Option<usize>,
-    /// Index into [`Self::chunks`]: the chunk whose actions are furthest from the baseline's, measured in bounds.
+    /// Index into [`Self::chunks`]: the chunk whose actions are furthest from the baseline's, measured in bounds; `None` when all are equal.
     pub worst_chunk: Option<usize>,
     /// What changed. When the runs differ the cause comes first, then what follows from it; differences of the setup alone are listed too
     /// when the runs are the same.
@@ -110,7 +110,8 @@ impl Comparison {
         self.counts.different = self.chunks.iter().filter(|chunk| !chunk.is_same()).count();
         self.commands = values::commands(pair);
         self.first_chunk = self.chunks.iter().position(|chunk| !chunk.is_same());
-        self.worst_chunk = (0..self.chunks.len()).max_by(|a, b| self.badness(*a).total_cmp(&self.badness(*b)));
+        let worst = (0..self.chunks.len()).max_by(|a, b| self.badness(*a).total_cmp(&self.badness(*b)));
+        self.worst_chunk = worst.filter(|worst| self.badness(*worst) > 0.0);
         self.first = self.first_divergence(pair.baseline);
 
         let compared = Compared {

@@ -62,7 +62,7 @@ fn the_same_run_is_the_same_in_every_tier() {
         let comparison = compare_at(tier, |_| ());
         assert_eq!((comparison.verdict, comparison.findings.as_slice()), (Verdict::Same, [].as_slice()));
         assert_eq!(comparison.counts, Counts { baseline: 6, current: 6, compared: 6, different: 0 });
-        assert_eq!((comparison.first, comparison.first_chunk), (None, None));
+        assert_eq!((comparison.first, comparison.first_chunk, comparison.worst_chunk), (None, None, None));
         assert!(comparison.chunks.iter().all(|chunk| chunk.relative_rms == 0.0 && chunk.pcc.unwrap() > 0.999_999));
         assert_eq!(comparison.commands.compared, 48);
     }
