@@ -60,7 +60,7 @@ fn differs(pair: &Pair, b: &Intermediate, c: &Intermediate) -> bool {
             let bound = ROUNDING * bounds.relative_rms;
             let rms = relative_rms(&widen(&c.values), &widen(&b.values));
             // A value that is not a number is a difference, unless it was one before.
-            b.digest != c.digest && !(rms <= bound)
+            b.digest != c.digest && (rms > bound || rms.is_nan())
         }
     }
 }

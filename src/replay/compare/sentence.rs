@@ -193,7 +193,7 @@ impl fmt::Display for SetupItem {
             Self::StateJoints => f.write_str("The list of the state's joints"),
             Self::Cameras => f.write_str("The list of camera slots"),
             Self::Backend => f.write_str("The backend"),
-            Self::Dtypes => f.write_str("The number formats"),
+            Self::Dtypes => f.write_str("The number format"),
             Self::Version => f.write_str("The version of pi0_tt"),
             Self::Build => f.write_str("The hash of the program"),
             Self::Machine => f.write_str("The machine"),

@@ -8,6 +8,9 @@ use crate::{
     robot::CommandKind,
 };
 
+/// Parameters of which the setup holds what became of them.
+const RESOLVED: [&str; 3] = ["backend", "denoise_steps", "seed"];
+
 /// Everything that is set up differently: what decides the outcome first.
 pub(super) fn differences(baseline: &Setup, current: &Setup) -> Vec<Finding> {
     let mut out = Vec::new();
@@ -54,7 +57,11 @@ pub(super) fn differences(baseline: &Setup, current: &Setup) -> Vec<Finding> {
     check(SetupItem::StateJoints, state_joints.join(", "), current.state_joints.join(", "));
     check(SetupItem::Cameras, cameras.join(", "), current.cameras.join(", "));
     each(files, &current.files, |name, baseline, current| check(SetupItem::File(name), baseline, current));
-    each(parameters, &current.parameters, |name, baseline, current| check(SetupItem::Parameter(name), baseline, current));
+    each(parameters, &current.parameters, |name, baseline, current| {
+        if !RESOLVED.contains(&name.as_str()) {
+            check(SetupItem::Parameter(name), baseline, current);
+        }
+    });
     check(SetupItem::Backend, backend.clone(), current.backend.clone());
     check(SetupItem::Dtypes, dtypes.clone(), current.dtypes.clone());
     check(SetupItem::Version, version.clone(), current.version.clone());
