@@ -278,6 +278,21 @@ fn both_byte_orders_decode_to_the_same_message() {
     assert_ne!(big, little);
     assert_eq!(cdr::decode::<JointState>(&big).unwrap(), state);
     assert_eq!(cdr::decode::<JointState>(&little).unwrap(), state);
+    let image = Image {
+        header: state.header.clone(),
+        height: 1,
+        width: 2,
+        encoding: "rgb8".into(),
+        is_bigendian: 0,
+        step: 6,
+        data: &[1, 2, 3, 4, 5, 6],
+    };
+    assert_eq!(Image::decode(&::cdr::serialize::<_, _, ::cdr::CdrBe>(&image, ::cdr::Infinite).unwrap()).unwrap(), image);
+    let compressed = CompressedImage { header: state.header.clone(), format: "jpeg".into(), data: &[255, 216, 0] };
+    let bytes = ::cdr::serialize::<_, _, ::cdr::CdrBe>(&compressed, ::cdr::Infinite).unwrap();
+    assert_eq!(CompressedImage::decode(&bytes).unwrap(), compressed);
+    let text = Text { data: "stack".into() };
+    assert_eq!(cdr::decode::<Text>(&::cdr::serialize::<_, _, ::cdr::CdrBe>(&text, ::cdr::Infinite).unwrap()).unwrap(), text);
     let parameter_list = [&[0, 3, 0, 0][..], &little[4..]].concat();
     assert!(matches!(cdr::decode::<JointState>(&parameter_list), Err(CdrError::Encapsulation(3))));
     assert!(matches!(cdr::decode::<JointState>(&little[..3]), Err(CdrError::NoHeader(3))));

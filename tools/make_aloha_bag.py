@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Renders an episode of the ALOHA bimanual simulation (gym-aloha, MuJoCo) into a rosbag2 MCAP folder.
+r"""Renders an episode of the ALOHA bimanual simulation (gym-aloha, MuJoCo) into a rosbag2 folder.
 
 The arms follow a scripted, smooth motion: poses of the grippers are turned into joint positions by inverse kinematics, and
 minimum-jerk curves join them. The physics then runs at its own 50 Hz control rate, so joint states are those of the simulated
 robot, not of the script. The same arguments give the same episode again (pixels may differ in a bit between OpenGL versions).
 
 Set-up:  python3.12 -m venv build/bag-venv && build/bag-venv/bin/pip install -r tools/requirements-bag.txt
-Example: build/bag-venv/bin/python tools/make_aloha_bag.py --output build/my_bag --seed 3 --seconds 6
+Example: build/bag-venv/bin/python tools/make_aloha_bag.py --output build/my_bag --seed 3 --seconds 6 \
+             --camera base_0_rgb=top --camera left_wrist_0_rgb=left_wrist --camera right_wrist_0_rgb=right_wrist --raw --storage sqlite3
 
 No display or GPU is needed: frames are rendered through EGL (Debian package libegl1). MUJOCO_GL=osmesa takes OSMesa (libosmesa6).
 """
@@ -14,7 +15,6 @@ No display or GPU is needed: frames are rendered through EGL (Debian package lib
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Iterator
@@ -31,10 +31,7 @@ from dm_control.utils import inverse_kinematics
 from gym_aloha.constants import ASSETS_DIR, DT
 from gym_aloha.tasks.sim import BOX_POSE, InsertionTask, TransferCubeTask
 from gym_aloha.utils import sample_box_pose, sample_insertion_pose
-from PIL import Image
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from robot_bag import Encoder, RobotBag, add_arguments, encoder
 from scipy.spatial.transform import Rotation
 
 ARM_JOINTS = ["waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate"]
@@ -203,58 +200,16 @@ def simulate(episode: Episode, steps: int, frame_every: int, cameras: dict[str, 
     print(f"  the task's reward at the end: {reward} of {episode.task.max_reward}")
 
 
-def qos(depth: int, reliability: QosReliability) -> list[Qos]:
-    unset = QosTime(0, 0)
-    return [
-        Qos(QosHistory.KEEP_LAST, depth, reliability, QosDurability.VOLATILE, unset, unset, QosLiveliness.AUTOMATIC, unset, False)
-    ]
-
-
-def write_bag(path: Path, samples: Iterator[Sample], instruction: str, slots: list[str], quality: int) -> None:
-    store = get_typestore(Stores.ROS2_KILTED)
-    header, stamp = store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"]
-    image_type = store.types["sensor_msgs/msg/CompressedImage"]
-    joints_type = store.types["sensor_msgs/msg/JointState"]
-    string_type = store.types["std_msgs/msg/String"]
-    writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
-    writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-    with writer as bag:
-
-        def topic(name: str, kind: type, depth: int, reliability: QosReliability):
-            return bag.add_connection(name, kind.__msgtype__, typestore=store, offered_qos_profiles=qos(depth, reliability))
-
-        images = {
-            slot: topic(f"/camera/{slot}/image/compressed", image_type, 5, QosReliability.BEST_EFFORT) for slot in slots
-        }
-        joints = topic("/joint_states", joints_type, 10, QosReliability.RELIABLE)
-        instructions = topic("/instruction", string_type, 1, QosReliability.RELIABLE)
+def write_bag(path: Path, samples: Iterator[Sample], instruction: str, slots: list[str], storage: str, encode: Encoder) -> None:
+    with RobotBag(path, storage, slots, encode) as bag:
         for step, sample in enumerate(samples):
             now = START_NS + round(step * DT * 1e9)
-
-            def put(connection, message, now=now) -> None:
-                bag.write(connection, now, store.serialize_cdr(message, connection.msgtype))
-
-            def head(frame: str, now=now):
-                return header(stamp=stamp(sec=now // 10**9, nanosec=now % 10**9), frame_id=frame)
-
             # An operator's panel repeats the instruction, so that a node that starts late hears it too.
             if now % 10**9 == 0:
-                put(instructions, string_type(data=instruction))
-            put(
-                joints,
-                joints_type(
-                    header=head(""),
-                    name=JOINT_NAMES,
-                    position=sample.positions,
-                    velocity=sample.velocities,
-                    effort=np.zeros(0),
-                ),
-            )
+                bag.write_instruction(now, instruction)
+            bag.write_joints(now, JOINT_NAMES, sample.positions, sample.velocities)
             for slot, pixels in sample.images.items():
-                jpeg = io.BytesIO()
-                Image.fromarray(pixels).save(jpeg, "JPEG", quality=quality, optimize=True)
-                data = np.frombuffer(jpeg.getvalue(), dtype=np.uint8)
-                put(images[slot], image_type(header=head(f"{slot}_optical_frame"), format="rgb8; jpeg compressed bgr8", data=data))
+                bag.write_image(now, slot, pixels)
 
 
 def camera(text: str) -> tuple[str, str]:
@@ -271,7 +226,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="where the objects lie (default 0)")
     parser.add_argument("--seconds", type=float, default=5.0, help="length; the motion is stretched to it (default 5)")
     parser.add_argument("--frame-rate", type=int, choices=[10, 25, 50], default=25, help="camera frames per second (default 25)")
-    parser.add_argument("--quality", type=int, default=85, help="JPEG quality (default 85)")
+    add_arguments(parser)
     parser.add_argument(
         "--camera",
         type=camera,
@@ -289,7 +244,7 @@ def main() -> None:
     steps = round(arguments.seconds / DT)
     print(f"{episode.instruction!r}, seed {arguments.seed}, {steps} steps, cameras {cameras}")
     samples = simulate(episode, steps, round(1 / DT / arguments.frame_rate), cameras)
-    write_bag(arguments.output, samples, episode.instruction, list(cameras), arguments.quality)
+    write_bag(arguments.output, samples, episode.instruction, list(cameras), arguments.storage, encoder(arguments))
     size = sum(file.stat().st_size for file in arguments.output.iterdir())
     print(f"Wrote {arguments.output} ({size / 1e6:.2f} MB)")
 

@@ -4,7 +4,7 @@
 //! A backend sees model space only (`model::ModelInputs` in, `model::Chunk` out): it knows nothing of sensors, robots or ROS.
 
 mod check;
-mod kernels;
+pub mod kernels;
 mod open;
 mod probe;
 pub mod reference;
@@ -16,6 +16,11 @@ pub use open::{BackendKind, BackendOptions, open};
 pub use probe::{NoProbe, Probe, Shown};
 
 use crate::model::{Chunk, DenoiseRequest, ModelInputs, StageTimes};
+
+/// The instruction set that products are computed with on this machine.
+pub fn instructions() -> String {
+    format!("{:?}", kernels::gemm::Instructions::detect())
+}
 
 /// What a backend is and holds.
 #[derive(Clone, Debug)]

@@ -17,6 +17,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Bench(cli::bench::Args),
+    Compare(cli::compare::Args),
     Coverage(cli::coverage::Args),
     Graph(cli::graph::Args),
     Infer(cli::infer::Args),
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         .init();
     let outcome = match Cli::parse().command {
         Command::Bench(args) => cli::bench::run(&args),
+        Command::Compare(args) => cli::compare::run(&args),
         Command::Coverage(args) => cli::coverage::run(&args),
         Command::Graph(args) => cli::graph::run(&args),
         Command::Infer(args) => cli::infer::run(&args),

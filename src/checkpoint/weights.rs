@@ -209,12 +209,6 @@ impl Weights {
         self.tensors.insert(name.into(), tensor)
     }
 
-    /// Takes a tensor out.
-    pub fn remove(&mut self, name: &str) -> Option<Tensor> {
-        self.fingerprint.take();
-        self.tensors.remove(name)
-    }
-
     /// Hash of names, shapes, formats and every value. Computed once: it reads gigabytes.
     pub fn fingerprint(&self) -> blake3::Hash {
         *self.fingerprint.get_or_init(|| {
@@ -232,6 +226,12 @@ impl Weights {
             bar.finish_and_clear();
             hasher.finalize()
         })
+    }
+
+    /// Takes a tensor out.
+    pub fn remove(&mut self, name: &str) -> Option<Tensor> {
+        self.fingerprint.take();
+        self.tensors.remove(name)
     }
 
     pub fn get(&self, name: &str) -> Option<&Tensor> {

@@ -10,7 +10,7 @@ use crate::{
     control::ControlError,
     observation::ObservationError,
     policy::PolicyError,
-    replay::{ReplayError, run::RunError},
+    replay::{ReplayError, baseline::BaselineError, compare::ToleranceError, report::ReportError, run::RunError},
     robot::RobotError,
     verify::VerifyError,
 };
@@ -23,6 +23,8 @@ pub enum CliError {
     #[error(transparent)]
     Backend(#[from] BackendError),
     #[error(transparent)]
+    Baseline(#[from] BaselineError),
+    #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -33,11 +35,15 @@ pub enum CliError {
     #[error(transparent)]
     Replay(#[from] ReplayError),
     #[error(transparent)]
+    Report(#[from] ReportError),
+    #[error(transparent)]
     Run(#[from] RunError),
     #[error(transparent)]
     Robot(#[from] RobotError),
     #[error(transparent)]
     Simulated(#[from] SimulatedPolicyError),
+    #[error(transparent)]
+    Tolerances(#[from] ToleranceError),
     #[error(transparent)]
     Verify(#[from] VerifyError),
 

@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 refused or different, 2 usage.
 
 pub mod bench;
+pub mod compare;
 pub mod coverage;
 mod error;
 pub mod graph;

@@ -6,10 +6,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel},
-    },
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };

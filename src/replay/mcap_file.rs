@@ -15,15 +15,15 @@ use bytes::Bytes;
 use mcap::{MAGIC, records::op};
 
 use super::{
-    chunk::Unpacker,
+    chunk::{Unpacker, plain_chunk},
     error::ReplayError,
     records::{Fields, PREFIX, Place, RawMessage, each_record},
 };
 
 /// Channel, sequence number, log time and publish time in front of a message's data.
 const MESSAGE_HEADER: u64 = 22;
-/// Start time, end time and uncompressed size in front of a chunk's other fields.
-const CHUNK_HEADER: u64 = 24;
+/// Start time, end time, uncompressed size, checksum and length of the compression's name in front of a chunk's other fields.
+const CHUNK_HEADER: u64 = 32;
 /// Messages outside of chunks that follow each other are read together up to so many bytes.
 const RUN: u64 = 1 << 20;
 
@@ -54,12 +54,19 @@ pub(super) struct Block {
     pub offset: u64,
     /// Bytes in the file: a chunk's body, or all records of a run.
     length: u64,
-    chunked: bool,
+    kind: BlockKind,
     /// Log times of the first and last message.
     pub start: u64,
     pub end: u64,
     /// Bytes in memory once it is read, as the file claims.
     pub unpacked: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BlockKind {
+    Run,
+    PlainChunk,
+    PackedChunk,
 }
 
 /// What the walk over the records finds besides blocks.
@@ -161,8 +168,9 @@ impl McapFile {
                 op::CHUNK => {
                     let header = self.body(&place, length.min(CHUNK_HEADER))?;
                     let mut fields = Fields { rest: &header, place: &place };
-                    let (start, end, unpacked) = (fields.u64()?, fields.u64()?, fields.u64()?);
-                    self.blocks.push(Block { offset, length, chunked: true, start, end, unpacked });
+                    let (start, end, unpacked, _checksum) = (fields.u64()?, fields.u64()?, fields.u64()?, fields.u32()?);
+                    let kind = if fields.u32()? == 0 { BlockKind::PlainChunk } else { BlockKind::PackedChunk };
+                    self.blocks.push(Block { offset, length, kind, start, end, unpacked });
                 }
                 op::STATISTICS => walk.statistics = Some(read_statistics(&self.body(&place, length)?, &place)?),
                 op::FOOTER => return self.expect_magic(offset + PREFIX as u64 + length),
@@ -175,12 +183,14 @@ impl McapFile {
     /// Adds a message record to the run that ends where it begins, or begins one.
     fn add_to_run(&mut self, offset: u64, length: u64, log_time: u64) {
         match self.blocks.last_mut() {
-            Some(run) if !run.chunked && run.offset + run.length == offset && run.length + length <= RUN => {
+            Some(run) if run.kind == BlockKind::Run && run.offset + run.length == offset && run.length + length <= RUN => {
                 run.length += length;
                 run.unpacked = run.length;
                 (run.start, run.end) = (run.start.min(log_time), run.end.max(log_time));
             }
-            _ => self.blocks.push(Block { offset, length, chunked: false, start: log_time, end: log_time, unpacked: length }),
+            _ => {
+                self.blocks.push(Block { offset, length, kind: BlockKind::Run, start: log_time, end: log_time, unpacked: length })
+            }
         }
     }
 
@@ -215,7 +225,7 @@ impl McapFile {
         unpacker: &mut Unpacker,
         mut visit: impl FnMut(u8, Bytes, &Place) -> Result<(), ReplayError>,
     ) -> Result<(), ReplayError> {
-        if !block.chunked {
+        if block.kind == BlockKind::Run {
             let place = Place::of(&self.path, op::MESSAGE, block.offset);
             let records = self.bytes(&place, block.offset, block.length)?;
             return each_record(&records, &place, |opcode, record, offset| {
@@ -223,7 +233,16 @@ impl McapFile {
             });
         }
         let place = Place::of(&self.path, op::CHUNK, block.offset);
-        let records = unpacker.chunk(&self.body(&place, block.length)?, &place)?;
+        let records = if block.kind == BlockKind::PlainChunk {
+            plain_chunk(&self.body(&place, block.length)?, &place)?
+        } else {
+            let mut body = std::mem::take(&mut unpacker.packed);
+            body.resize(length_of(block.length, &place)?, 0);
+            self.read_into(&mut body, &place, block.offset + PREFIX as u64)?;
+            let records = unpacker.chunk(&body, &place);
+            unpacker.packed = body;
+            records?
+        };
         each_record(&records, &place, |opcode, record, _| visit(opcode, record, &place))
     }
 
@@ -295,15 +314,22 @@ impl McapFile {
 
     /// `length` bytes, which the caller has held against the file's size.
     fn bytes(&self, place: &Place, offset: u64, length: u64) -> Result<Bytes, ReplayError> {
-        let length = usize::try_from(length).map_err(|_| place.corrupt("it is larger than the address space"))?;
-        let mut bytes = vec![0; length];
-        match self.file.read_exact_at(&mut bytes, offset) {
-            Ok(()) => Ok(bytes.into()),
-            // Somebody shortened the file after it was opened.
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(place.truncated()),
-            Err(source) => Err(ReplayError::Io { path: self.path.clone(), source }),
-        }
+        let mut bytes = vec![0; length_of(length, place)?];
+        self.read_into(&mut bytes, place, offset)?;
+        Ok(bytes.into())
     }
+
+    fn read_into(&self, bytes: &mut [u8], place: &Place, offset: u64) -> Result<(), ReplayError> {
+        self.file.read_exact_at(bytes, offset).map_err(|error| match error.kind() {
+            // Somebody shortened the file after it was opened.
+            ErrorKind::UnexpectedEof => place.truncated(),
+            _ => ReplayError::Io { path: self.path.clone(), source: error },
+        })
+    }
+}
+
+fn length_of(length: u64, place: &Place) -> Result<usize, ReplayError> {
+    usize::try_from(length).map_err(|_| place.corrupt("it is larger than the address space"))
 }
 
 fn check_channel(channels: &BTreeMap<u16, Channel>, message: &RawMessage, place: &Place) -> Result<(), ReplayError> {

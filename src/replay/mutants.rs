@@ -126,7 +126,7 @@ impl Run {
                 let values = values.into_iter().map(|value| scale * value).collect();
                 changed.insert(name, Tensor::from_f32(old.shape().to_vec(), values));
             }
-            Ok(Box::new(Reference::new(geometry, &changed, ReferenceOptions::default())?))
+            Ok(Box::new(Reference::new(geometry, changed, ReferenceOptions::default())?))
         });
         self
     }
@@ -283,7 +283,7 @@ fn joint_order() {
 #[test]
 fn gripper_sign() {
     let state = "{joint: left_gripper, unit: normalized}";
-    let run = Run::new().profile("sign.yaml", &[state], &["{joint: left_gripper, unit: normalized, sign: -1}"]);
+    let run = Run::new().profile("sign.yaml", &[state], &["{joint: left_gripper, unit: rad, sign: -1}"]);
     let (told, untold) = run.found();
     assert!(is_setup(&told[0], &SetupItem::File("robot".to_owned())), "{told:#?}");
     assert_eq!(untold[0], Finding::State { chunk: 0, change: ArrayChange::Negated(vec!["left_gripper".to_owned()]) });
@@ -292,7 +292,7 @@ fn gripper_sign() {
     let run = Run::new().profile(
         "action_sign.yaml",
         &[action],
-        &["{joint: left_gripper, command: position, unit: normalized, sign: -1}"],
+        &["{joint: left_gripper, command: position, unit: rad, sign: -1, gripper: true}"],
     );
     let (_, untold) = run.found();
     assert_eq!(untold[0], Finding::Actions { chunk: 0, change: ArrayChange::Negated(vec!["left_gripper".to_owned()]) });

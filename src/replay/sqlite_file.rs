@@ -264,6 +264,9 @@ impl Places {
         let mut count = 0;
         while let Some(row) = rows.next()? {
             let (row, topic, time) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            if self.last.is_some_and(|last| (time, row) <= last) {
+                return Err(format!("row {row} is found a second time or out of order").into());
+            }
             let log_time = u64::try_from(time).map_err(|_| format!("row {row} has the negative time {time}"))?;
             self.found.push_back(Place { row, topic, log_time });
             self.last = Some((time, row));

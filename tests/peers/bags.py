@@ -1,7 +1,8 @@
 """Reads and writes bags with Python rosbags and mcap-ros2-support, for tests/bag_peers.rs to compare with.
 
     bags.py read rosbags|mcap-ros2-support BAG      prints every message as JSON: [[topic, type, log time, fields], ...]
-    bags.py write BAG                               writes one message of every type with the fields that it prints in the same way
+    bags.py write STORAGE BAG                       writes one message of every type with the fields that it prints in the same way;
+                                                    STORAGE is mcap, sqlite3 or either with messages packed: mcap-message, sqlite3-message
 """
 
 import json
@@ -55,7 +56,7 @@ def typestore():
     return store
 
 
-def write(path: Path) -> None:
+def write(path: Path, storage: str) -> None:
     store = typestore()
     kinds = {name.replace("/msg/", "/"): kind for name, kind in store.types.items()}
 
@@ -118,8 +119,12 @@ def write(path: Path) -> None:
         ),
     ]
     written = []
-    writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
-    writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+    plugin, _, packed = storage.partition("-")
+    writer = Writer(path, version=9, storage_plugin={"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}[plugin])
+    if packed:
+        writer.set_compression(CompressionMode.MESSAGE, CompressionFormat.ZSTD)
+    elif plugin == "mcap":
+        writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
     with writer as bag:
         connections = {}
         for index, message in enumerate(messages):
@@ -139,7 +144,7 @@ if __name__ == "__main__":
             json.dump(read_rosbags(Path(bag)), sys.stdout)
         case ["read", "mcap-ros2-support", bag]:
             json.dump(read_mcap_ros2(Path(bag)), sys.stdout)
-        case ["write", bag]:
-            write(Path(bag))
+        case ["write", storage, bag]:
+            write(Path(bag), storage)
         case _:
             sys.exit(__doc__)

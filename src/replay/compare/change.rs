@@ -169,7 +169,8 @@ impl Columns {
         if !self.in_time {
             return None;
         }
-        [Limit::Acceleration, Limit::Velocity, Limit::Position].into_iter().find_map(|limit| {
+        // A limited velocity limits the acceleration too, and not the other way round.
+        [Limit::Position, Limit::Velocity, Limit::Acceleration].into_iter().find_map(|limit| {
             let columns: Vec<usize> = changed
                 .iter()
                 .copied()

@@ -18,6 +18,7 @@ mod inside;
 mod pair;
 mod sentence;
 mod setup;
+mod text;
 mod tolerances;
 mod values;
 

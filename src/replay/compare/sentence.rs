@@ -212,7 +212,7 @@ impl fmt::Display for Side {
 }
 
 /// Nanoseconds as seconds, with all their digits.
-struct Seconds(i64);
+pub(super) struct Seconds(pub i64);
 
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

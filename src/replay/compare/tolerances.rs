@@ -215,3 +215,47 @@ pub enum ToleranceError {
     #[error("The tolerances name the joint {name} in {place}, and the robot has no such joint. It has: {known}")]
     UnknownJoint { place: String, name: String, known: String },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tolerances_of_the_package_are_read() {
+        let tolerances = Tolerances::default();
+        assert!(tolerances.same_backend.relative_rms < tolerances.across_backends.relative_rms);
+        let joint = |name: &str, kind, gripper| Joint { name: name.to_owned(), kind, gripper };
+        let tier = &tolerances.across_backends.actions;
+        assert_eq!(tier.of(&joint("waist", CommandKind::Position, false)), Bound { max: 0.02, mean: 0.005 });
+        assert_eq!(tier.of(&joint("hand", CommandKind::Position, true)), tier.gripper);
+        assert_eq!(tier.of(&joint("wheel", CommandKind::Velocity, false)), tier.velocity);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_named() {
+        let refusal = |from: &str, to: &str| {
+            assert!(DEFAULT.contains(from));
+            Tolerances::from_yaml(&DEFAULT.replace(from, to)).unwrap_err().to_string()
+        };
+        assert!(refusal("pcc: 0.9995", "pcc: 1.5").contains("across_backends.pcc is 1.5"));
+        assert!(refusal("pcc: 0.9995", "corr: 1.0").contains("corr"));
+        assert!(refusal("across_backends:", "across:").contains("across"));
+        let problems = refusal("{max: 1.0e-4, mean: 2.0e-5}", "{max: -1.0, mean: .nan}");
+        assert!(problems.contains("12 problems") && problems.contains("same_backend.commands.gripper.mean is NaN"), "{problems}");
+        assert!(refusal("relative_rms: 1.0e-5", "relative_rms: .inf").contains("same_backend.relative_rms is inf"));
+        assert!(Tolerances::from_yaml("exact: {}\n").is_err() && Tolerances::from_yaml("").is_err());
+        let missing = Tolerances::load(Path::new("/nowhere/tolerances.yaml")).unwrap_err().to_string();
+        assert!(missing.contains("/nowhere/tolerances.yaml"));
+    }
+
+    #[test]
+    fn a_joint_that_the_robot_lacks_is_named() {
+        let yaml = DEFAULT.replacen("joints: {}", "joints: {waist: {max: 0.5, mean: 0.1}}", 1);
+        let tolerances = Tolerances::from_yaml(&yaml).unwrap();
+        let joints = ["waist", "knee"].map(|name| Joint { name: name.to_owned(), kind: CommandKind::Position, gripper: false });
+        tolerances.check_joints(&joints).unwrap();
+        assert_eq!(tolerances.same_backend.actions.of(&joints[0]), Bound { max: 0.5, mean: 0.1 });
+        let unknown = tolerances.check_joints(&joints[1..]).unwrap_err().to_string();
+        assert!(unknown.contains("waist in same_backend.actions.joints") && unknown.contains("knee"), "{unknown}");
+    }
+}

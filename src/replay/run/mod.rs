@@ -13,6 +13,7 @@
 
 mod engine;
 mod error;
+mod frames;
 mod samples;
 mod setup;
 mod topics;
@@ -27,6 +28,7 @@ use std::{
 };
 
 pub use error::RunError;
+pub use frames::frames;
 pub use topics::Remap;
 pub use witness::{Witness, Witnessed};
 
@@ -140,6 +142,7 @@ pub fn run_through(options: RunOptions, seam: Seam, outputs: &mut dyn Outputs) -
     let is_input = |message: &BagMessage| found.iter().any(|found| found.index == message.topic);
     let first = messages.by_ref().find(|message| message.as_ref().map_or(true, is_input));
     let first = first.ok_or_else(|| RunError::empty(&path, &found))??;
+    let start = engine::stamp(first.log_time);
 
     let witnessed = Witnessed::default();
     let mut weights = None;
@@ -168,7 +171,6 @@ pub fn run_through(options: RunOptions, seam: Seam, outputs: &mut dyn Outputs) -
 
     // In the policy's order of slots, which are those of the profile.
     cameras.sort_by_key(|(slot, _)| policy.required_cameras().iter().position(|required| required == slot));
-    let start = engine::stamp(first.log_time);
     let changed = Arc::new(AtomicBool::new(false));
     let tell = changed.clone();
     let instruction = Arc::new(Instruction::new(move || tell.store(true, Ordering::Relaxed)));
@@ -190,23 +192,24 @@ pub fn run_through(options: RunOptions, seam: Seam, outputs: &mut dyn Outputs) -
     };
     let slots = parts.inference.policy().required_cameras().to_vec();
     let mut engine = Engine::start(parts, found, &slots, start);
-    let mut end = first.log_time;
-    let bar = progress::bar("Replay", bag.time_range().map_or(0, |(_, last)| milliseconds(first.log_time, last)));
+    let begin = first.log_time;
+    let mut end = begin;
+    let bar = progress::bar("Replay", bag.time_range().map_or(0, |(_, last)| milliseconds(begin, last)));
     for message in std::iter::once(Ok(first)).chain(messages) {
         match message {
             Ok(message) => {
                 end = end.max(message.log_time);
-                bar.set_position(milliseconds(start.nanoseconds() as u64, end));
+                bar.set_position(milliseconds(begin, end));
                 engine.receive(message)?;
             }
-            // What came before the damage is sound.
-            Err(error) => damage = damage.or(Some(error)),
+            // What lies in front of the damage is sound. What is known of it since the opening is the same or lies behind.
+            Err(error) => damage = Some(error),
         }
     }
+    let damage = damage.map(|damage| damage.to_string());
     let ran = engine.finish(engine::stamp(end))?;
     bar.finish_and_clear();
     let Ran { inputs, chunks, commands, gaps, failed, latch, unusable } = ran;
-    let damage = damage.map(|damage| damage.to_string());
     if !unusable.is_empty() {
         let problems = unusable.into_iter().chain(damage).collect();
         return Err(RunError::Unusable { path, problems });

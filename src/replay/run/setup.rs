@@ -12,7 +12,10 @@ use super::{
     super::trace::{Digest, Joint, Setup},
     RunError,
 };
-use crate::policy::{Policy, PolicyInfo, PolicyOptions};
+use crate::{
+    backend::instructions,
+    policy::{Policy, PolicyInfo, PolicyOptions},
+};
 
 pub(super) struct Sources<'a> {
     pub bag: &'a Path,
@@ -96,15 +99,5 @@ fn file(path: &Path) -> Result<Digest, RunError> {
 
 /// Architecture, and the instruction set that the kernels choose on it.
 fn machine() -> String {
-    #[cfg(target_arch = "x86_64")]
-    let instructions = if is_x86_feature_detected!("avx512f") {
-        "AVX-512"
-    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        "AVX2"
-    } else {
-        "SSE2"
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    let instructions = "its baseline";
-    format!("{}, {instructions}", std::env::consts::ARCH)
+    format!("{}, {}", std::env::consts::ARCH, instructions())
 }

@@ -27,12 +27,13 @@ use super::{
     room,
 };
 
-/// Inputs that are summed in one chain. The panels of a task, `PANELS x 32 x 512` numbers, stay in the second-level cache of a core.
-pub const DEPTH: usize = 512;
-/// Panels of one task: a tile of `x` is read from the first-level cache for each.
+/// Inputs that are summed in one chain. The panels of a task, `PANELS x 32 x 1024` numbers, stay in the second-level cache of a core.
+pub const DEPTH: usize = 1024;
+/// Panels of one task: a tile of `x` is read once for both.
 const PANELS: usize = 2;
-/// Bytes of `x` that one task works on, so that `x` stays in the third-level cache while task after task reads it.
-const BLOCK_BYTES: usize = 8 << 20;
+/// Bytes of `x` that one task works on, so that they stay in the third-level cache while task after task reads them. At twice as many the
+/// rate of the language model's second MLP product falls from 95 % of the peak to 90 %.
+const BLOCK_BYTES: usize = 4 << 20;
 
 thread_local! {
     static SUMS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };

@@ -242,21 +242,28 @@ fn pack_panel<T: Pod>(
     row: impl Fn(usize, usize, &mut [T]) -> bool,
     panel: &mut [T],
 ) {
-    let mut stage = [T::zeroed(); WIDEST * CHUNK];
-    let mut start = 0;
-    for chunk in panel.chunks_mut(width * CHUNK) {
-        let inputs = chunk.len() / width;
-        for output in 0..width {
-            let column = &mut stage[place(output) * CHUNK..][..inputs];
-            if !row(output, start, column) {
-                column.fill(T::zeroed());
+    match width {
+        WIDEST => pack_inputs(place, row, panel.as_chunks_mut::<WIDEST>().0),
+        _ => pack_inputs(place, row, panel.as_chunks_mut::<{ WIDEST / 2 }>().0),
+    }
+}
+
+fn pack_inputs<T: Pod, const WIDTH: usize>(
+    place: impl Fn(usize) -> usize,
+    row: impl Fn(usize, usize, &mut [T]) -> bool,
+    panel: &mut [[T; WIDTH]],
+) {
+    let mut values = [T::zeroed(); CHUNK];
+    for (chunk, panel) in panel.chunks_mut(CHUNK).enumerate() {
+        let values = &mut values[..panel.len()];
+        for output in 0..WIDTH {
+            if !row(output, chunk * CHUNK, values) {
+                values.fill(T::zeroed());
+            }
+            let place = place(output) % WIDTH;
+            for (inputs, value) in panel.iter_mut().zip(&*values) {
+                inputs[place] = *value;
             }
         }
-        for (k, out) in chunk.chunks_exact_mut(width).enumerate() {
-            for (out, value) in out.iter_mut().zip(stage[k..].iter().step_by(CHUNK)) {
-                *out = *value;
-            }
-        }
-        start += inputs;
     }
 }

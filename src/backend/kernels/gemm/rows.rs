@@ -114,9 +114,25 @@ impl RowTiles {
 
 /// Writes `rows` rows that are `stride` values apart as columns.
 fn interleave(x: &[f32], stride: usize, rows: usize, out: &mut [f32]) {
-    for (k, out) in out.chunks_exact_mut(rows).enumerate() {
-        for (out, x) in out.iter_mut().zip(x[k..].iter().step_by(stride)) {
-            *out = *x;
+    macro_rules! of_rows {
+        ($($rows:literal)*) => {
+            match rows {
+                $($rows => columns(x, stride, out.as_chunks_mut::<$rows>().0),)*
+                rows => unreachable!("a tile of {rows} rows"),
+            }
+        };
+    }
+    of_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+}
+
+fn columns<const ROWS: usize>(x: &[f32], stride: usize, out: &mut [[f32; ROWS]]) {
+    // Few enough that they stay in the first-level cache from row to row.
+    const CHUNK: usize = 128;
+    for (chunk, out) in out.chunks_mut(CHUNK).enumerate() {
+        for row in 0..ROWS {
+            for (out, x) in out.iter_mut().zip(&x[row * stride + chunk * CHUNK..]) {
+                out[row] = *x;
+            }
         }
     }
 }

@@ -166,8 +166,10 @@ unsafe fn portable<S: Stored>(t: Tile) {
     unsafe { of_rows!([f32; 8], S, t, 1 2 3 4) }
 }
 
-/// Bytes that are fetched ahead of the loop over a panel: 2 KiB are about the latency of the memory (see benches/gemm.rs).
+/// Bytes that are fetched ahead of the loop, of a panel and of `x`: about what it reads within the latency of the memory.
 const AHEAD: usize = 2048;
+/// Bytes that one fetch brings.
+const LINE: usize = 64;
 
 #[inline(always)]
 unsafe fn tile<V: Vector, S: Stored, const ROWS: usize>(t: Tile) {
@@ -178,7 +180,10 @@ unsafe fn tile<V: Vector, S: Stored, const ROWS: usize>(t: Tile) {
         let mut sums = [[V::zero(); 2]; ROWS];
         for k in 0..depth {
             let weights = b.add(k * input);
-            V::fetch(weights.wrapping_add(AHEAD));
+            for line in (0..input).step_by(LINE) {
+                V::fetch(weights.wrapping_add(AHEAD + line));
+            }
+            V::fetch(a.wrapping_add(k * ROWS).cast::<u8>().wrapping_add(AHEAD));
             let weights = S::load::<V>(weights);
             for (row, sums) in sums.iter_mut().enumerate() {
                 let x = V::splat(a.add(k * ROWS + row));

@@ -1,13 +1,15 @@
 //! `pi0_tt bench`: where the time of an inference goes.
 
-use std::{fmt::Write, fs, path::PathBuf, process::ExitCode, time::Instant};
+mod grid;
+
+use std::{collections::BTreeMap, fmt::Write, fs, path::PathBuf, process::ExitCode, time::Instant};
 
 use clap::ValueEnum;
 use serde::Serialize;
 
 use super::CliError;
 use crate::{
-    backend,
+    backend::{self, Backend},
     checkpoint::{Dtype, synthetic},
     model::{Camera, DenoiseRequest, Geometry, ModelInputs, Prompt, noise},
     progress,
@@ -45,6 +47,10 @@ pub struct Args {
     /// A bench.json of LeRobot on the same machine (its "runs" with TOTAL, siglip_per_image, prefill_llm, denoise_step_total): prints ratios
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
+    /// How cost grows: a table over 1 to 3 cameras, short and long prompts, 1 to 20 steps and 1 to 2 threads, and a picture of seconds over
+    /// computed operations
+    #[arg(long, value_name = "FILE.svg", conflicts_with_all = ["cameras", "tokens", "steps", "threads", "runs", "json", "against"])]
+    grid: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -73,13 +79,18 @@ struct Outcome {
     steps: usize,
     runs: usize,
     stages: Vec<Stage>,
-    /// Products per second that the same library reaches on this machine at 816 x 2048 x 16384, in GFLOP/s; of the reference backend only.
+    /// From the start to a backend that is ready, without making synthetic weights, in seconds.
+    load: f64,
+    /// What the arithmetic units of this machine do at best with as many threads, in GFLOP/s; of the reference backend only.
     peak_gflops: Option<f64>,
     /// Largest resident memory of this process, in GB.
     peak_memory_gb: Option<f64>,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, CliError> {
+    if let Some(svg) = &args.grid {
+        return grid::run(args, svg);
+    }
     let against = args.against.as_ref().map(read_against).transpose()?;
     let outcome = measure(args)?;
     if args.json {
@@ -110,38 +121,65 @@ pub fn run(args: &Args) -> Result<ExitCode, CliError> {
     }
     let memory = outcome.peak_memory_gb.map_or_else(|| "unknown".to_owned(), |gb| format!("{gb:.2} GB"));
     if let Some(peak) = outcome.peak_gflops {
-        let _ = writeln!(text, "peak of this machine {peak:.0} GFLOP/s");
+        let _ = writeln!(text, "peak of this machine {peak:.0} GFLOP/s (multiply-adds in registers)");
     }
-    let _ = writeln!(text, "peak memory {memory}");
+    let _ = writeln!(text, "ready after {:.1} s, peak memory {memory}", outcome.load);
     super::print(text)?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// Seconds of one inference.
+struct Times {
+    vision: f64,
+    prefix: f64,
+    steps: Vec<f64>,
+    total: f64,
+}
+
+impl Times {
+    /// Inference number `index` of `model`; each has other inputs.
+    fn take(model: &mut dyn Backend, geometry: &Geometry, of: (usize, usize, usize), index: u64) -> Result<Self, CliError> {
+        let (cameras, tokens, steps) = of;
+        let inputs = inputs(geometry, cameras, tokens, index);
+        let noise = noise(0, index, geometry.horizon * geometry.action_dim);
+        let request = DenoiseRequest { noise, steps, guidance: None };
+        let start = Instant::now();
+        let chunk = model.infer(&inputs, &request)?;
+        Ok(Self {
+            vision: chunk.times.vision.as_secs_f64(),
+            prefix: chunk.times.prefix.as_secs_f64(),
+            steps: chunk.times.steps.iter().map(|step| step.as_secs_f64()).collect(),
+            total: start.elapsed().as_secs_f64(),
+        })
+    }
+}
+
+impl Args {
+    fn dtype(&self) -> Dtype {
+        match self.dtype {
+            WeightFormat::F32 => Dtype::F32,
+            WeightFormat::Bf16 => Dtype::BF16,
+        }
+    }
+}
+
 fn measure(args: &Args) -> Result<Outcome, CliError> {
-    let dtype = match args.dtype {
-        WeightFormat::F32 => Dtype::F32,
-        WeightFormat::Bf16 => Dtype::BF16,
-    };
-    let (geometry, weights) = super::weights(&args.geometry, dtype)?;
+    let start = Instant::now();
+    let (geometry, weights) = super::weights(&args.geometry, args.dtype())?;
+    // Synthetic weights stand for a file: making them is not loading.
+    let start = if Geometry::preset(&args.geometry).is_some() { Instant::now() } else { start };
     let mut model = backend::open(geometry, weights, &args.backend.options())?;
+    let load = start.elapsed().as_secs_f64();
 
     let tokens = args.tokens.unwrap_or(geometry.prompt_slots.min(20));
     let bar = progress::bar("Inferences", args.runs as u64 + 1);
     let mut times = Vec::new();
     for index in 0..=args.runs {
-        let inputs = inputs(&geometry, args.cameras, tokens, index as u64);
-        let request = DenoiseRequest {
-            noise: noise(0, index as u64, geometry.horizon * geometry.action_dim),
-            steps: args.steps,
-            guidance: None,
-        };
-        let start = Instant::now();
-        let chunk = model.infer(&inputs, &request)?;
-        let total = start.elapsed().as_secs_f64();
+        let Times { vision, prefix, steps, total } =
+            Times::take(&mut *model, &geometry, (args.cameras, tokens, args.steps), index as u64)?;
         bar.inc(1);
         if index > 0 {
-            let steps = chunk.times.steps.iter().map(|step| step.as_secs_f64()).sum::<f64>();
-            times.push([chunk.times.vision.as_secs_f64(), chunk.times.prefix.as_secs_f64(), steps / args.steps as f64, total]);
+            times.push([vision, prefix, steps.iter().sum::<f64>() / steps.len() as f64, total]);
         }
     }
     bar.finish_and_clear();
@@ -167,6 +205,7 @@ fn measure(args: &Args) -> Result<Outcome, CliError> {
         steps: args.steps,
         runs: args.runs,
         stages,
+        load,
         peak_memory_gb: peak_memory_gb(),
         peak_gflops: model.peak_gflops(),
     })
@@ -192,7 +231,7 @@ fn peak_memory_gb() -> Option<f64> {
 }
 
 /// The fastest seconds of each stage in LeRobot's runs, by our stage names.
-fn read_against(path: &PathBuf) -> Result<std::collections::BTreeMap<&'static str, f64>, CliError> {
+fn read_against(path: &PathBuf) -> Result<BTreeMap<&'static str, f64>, CliError> {
     let failed = |reason: String| CliError::Against { path: path.clone(), reason };
     let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
     let json: serde_json::Value = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
