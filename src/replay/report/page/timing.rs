@@ -113,8 +113,11 @@ fn lanes(trace: &Trace) -> Vec<Lane<'_>> {
     lanes
 }
 
+/// A part of the computing time with its name.
+type Stage = (&'static str, fn(&Times) -> f64);
+
 /// What takes time, in the order in which it is done.
-const STAGES: [(&str, fn(&Times) -> f64); 5] = [
+const STAGES: [Stage; 5] = [
     ("Total", |times| times.total),
     ("Observation", |times| times.observation),
     ("Vision", |times| times.vision),
