@@ -15,7 +15,7 @@ impl fmt::Display for Finding {
                 write!(f, "Chunk {index}, observed at {}, is in the {side} alone", Seconds(*observed))
             }
             Self::Gaps { baseline, current } => {
-                write!(f, "{current} gaps without an observation, and there were {baseline}, or they are at other times")
+                write!(f, "Times without an observation: {current}, and there were {baseline}, or they are at other times")
             }
             Self::Failed { reason, baseline, current } => {
                 write!(f, "{current} inferences gave no chunk, and {baseline} did not in the baseline: {reason}")
