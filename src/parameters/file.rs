@@ -357,13 +357,9 @@ mod tests {
         let mut file = ParameterFiles::load(&[path]).unwrap();
         file.set("checkpoint", Scalar::Text("a".into()), "--checkpoint");
         file.set("robot", Scalar::Text("b.yaml".into()), "--robot");
-        let mut defaults = ParameterFiles::default();
-        defaults.given = file
-            .given
-            .iter()
-            .filter(|(name, _)| ["checkpoint", "robot"].contains(&name.as_str()))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
+        let required = file.given.iter().filter(|(name, _)| ["checkpoint", "robot"].contains(&name.as_str()));
+        let given = required.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let mut defaults = ParameterFiles { given, ..Default::default() };
         for values in [&mut file, &mut defaults] {
             Parameters::declare(values).unwrap();
             SyncParameters::declare(values).unwrap();
