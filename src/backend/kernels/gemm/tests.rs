@@ -51,7 +51,7 @@ fn products_equal_float64_in_every_format_and_at_odd_sizes() {
             for set in Instructions::all() {
                 let out = computed(set, &x, &[tensor.data()], inputs, Epilogue::Store, outputs);
                 for (got, want) in out.iter().zip(&expected) {
-                    assert!((f64::from(*got) - want).abs() < 1e-6 * (inputs as f64).sqrt(), "{set:?} {tensor:?}: {got} {want}");
+                    assert!((f64::from(*got) - want).abs() < 1e-5 * (inputs as f64).sqrt(), "{set:?} {tensor:?}: {got} {want}");
                 }
             }
         }
