@@ -7,6 +7,9 @@ use super::finding::{ArrayChange, Finding, Limit, SetupItem, Side};
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Setup { item: SetupItem::File(name), baseline, current } => {
+                write!(f, "Changed: {name}, whose hash is {current} and was {baseline}")
+            }
             Self::Setup { item, baseline, current } => write!(f, "{item} is {current} and was {baseline}"),
             Self::Messages { input, baseline, current } => {
                 write!(f, "The bag has other messages of {input}: {current}, and it had {baseline}")

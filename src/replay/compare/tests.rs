@@ -532,7 +532,7 @@ fn every_setup_difference_is_named() {
         "The seed is 7 and was 0",
         "The number of denoise steps is 5",
         "The latency",
-        "The hash of the weights",
+        "Changed: weights, whose hash is",
         "The parameter resize is not there and was openpi",
         "The bag has other messages of base: 19 of test, and it had 20 of test",
         "The version",

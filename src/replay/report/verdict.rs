@@ -2,7 +2,7 @@
 
 use super::{Compared, Report, figures, unit};
 use crate::replay::{
-    compare::{Bound, Difference, Divergence, Tier, Verdict},
+    compare::{Bound, Difference, Divergence, Finding, Tier, Verdict},
     trace::Setup,
 };
 
@@ -41,11 +41,13 @@ pub fn sentence(report: &Report) -> String {
     }
 }
 
-/// Why the runs differ, where that is known: the first finding. Plain text.
+/// Why the runs differ, where that is known: the first finding, and when that is a change of the setup, what it did to the values. Plain text.
 pub fn diagnosis(report: &Report) -> Option<String> {
     let comparison = report.compared?.comparison;
-    let finding = comparison.findings.first().filter(|_| comparison.verdict == Verdict::Different)?;
-    Some(format!("{finding}."))
+    let is_setup = |finding: &Finding| matches!(finding, Finding::Setup { .. });
+    let first = comparison.findings.first().filter(|_| comparison.verdict == Verdict::Different)?;
+    let effect = comparison.findings.iter().find(|finding| !is_setup(finding)).filter(|_| is_setup(first));
+    Some(effect.map_or(format!("{first}."), |effect| format!("{first}. {effect}.")))
 }
 
 fn same(report: &Report, compared: &Compared) -> String {
