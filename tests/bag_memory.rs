@@ -1,52 +1,20 @@
 //! Bags that claim gigabytes are refused before the memory is taken. One test alone in its process, so that its allocator sees nothing else.
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    fs,
-    path::Path,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-};
+mod counting;
 
+use std::{fs, path::Path};
+
+use counting::peak;
 use pi0_tt::replay::{
     BagReader, CdrError, ReplayError, cdr,
     messages::{CompressedImage, Image, JointState, Text},
 };
 use rusqlite::{Connection, params};
 
-/// The system allocator with a count of the bytes in use and their peak.
-struct Counting;
-
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is passed on unchanged to the system allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        PEAK.fetch_max(IN_USE.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size(), Relaxed);
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 type Decoder = fn(&[u8]) -> Result<(), CdrError>;
 
 /// What a reader may take besides the file: its own tables, and the 1 MiB that serde takes at once for a sequence.
 const OVERHEAD: usize = 3 << 19;
-
-/// The bytes that `work` held at most.
-fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    let before = IN_USE.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    let result = work();
-    (result, PEAK.load(Relaxed) - before)
-}
 
 /// Reads a whole bag in one of the two ways.
 fn read(path: &Path, salvaging: bool) -> Result<usize, ReplayError> {

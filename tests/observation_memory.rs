@@ -1,47 +1,21 @@
 //! Hostile images are refused before they cost memory or time. One test alone in its process, so that its allocator sees nothing else.
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-    time::{Duration, Instant},
-};
+mod counting;
 
+use std::time::{Duration, Instant};
+
+use counting::peak;
 use pi0_tt::observation::{CompressedImageView, ImageView, ObservationError};
-
-/// The system allocator with a count of the bytes in use and their peak.
-struct Counting;
-
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is passed on unchanged to the system allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        PEAK.fetch_max(IN_USE.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size(), Relaxed);
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// What `work` returned, the bytes it held at most, and the shortest time of five runs.
 fn measure<T>(work: impl Fn() -> T) -> (T, usize, Duration) {
-    let before = IN_USE.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    let result = work();
-    let peak = PEAK.load(Relaxed) - before;
+    let (result, held) = peak(&work);
     let timed = || {
         let start = Instant::now();
         let _ = work();
         start.elapsed()
     };
-    (result, peak, (0..5).map(|_| timed()).min().unwrap_or_default())
+    (result, held, (0..5).map(|_| timed()).min().unwrap_or_default())
 }
 
 /// A PNG file whose header names a size and whose only data chunk is empty.

@@ -43,16 +43,12 @@ impl Backend for OtherSequence {
         self.reference.describe()
     }
 
-    fn prefix(&mut self, _: &ModelInputs) -> Result<PrefixCache, BackendError> {
-        unimplemented!("it infers at once")
+    fn prefix(&mut self, inputs: &ModelInputs) -> Result<PrefixCache, BackendError> {
+        self.changed_prefix(inputs, &mut NoProbe)
     }
 
-    fn denoise(&mut self, _: &PrefixCache, _: &ModelInputs, _: &DenoiseRequest) -> Result<Chunk, BackendError> {
-        unimplemented!("it infers at once")
-    }
-
-    fn infer(&mut self, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<Chunk, BackendError> {
-        self.infer_probed(inputs, request, &mut NoProbe)
+    fn denoise(&mut self, prefix: &PrefixCache, inputs: &ModelInputs, request: &DenoiseRequest) -> Result<Chunk, BackendError> {
+        self.reference.denoise(prefix, inputs, request)
     }
 
     fn infer_probed(
@@ -61,10 +57,17 @@ impl Backend for OtherSequence {
         request: &DenoiseRequest,
         probe: &mut (dyn Probe + Send),
     ) -> Result<Chunk, BackendError> {
+        let prefix = self.changed_prefix(inputs, probe)?;
+        self.reference.denoise_probed(&prefix, inputs, request, probe)
+    }
+}
+
+impl OtherSequence {
+    fn changed_prefix(&mut self, inputs: &ModelInputs, probe: &mut (dyn Probe + Send)) -> Result<PrefixCache, BackendError> {
+        check::inputs(&self.reference.geometry, inputs)?;
         let mut sequence = Sequence::new(&self.reference.valid(inputs), self.reference.geometry.horizon);
         (self.change)(&mut sequence);
-        let prefix = self.reference.prefix_of(inputs, sequence, &mut Workspace::default(), probe);
-        self.reference.denoise_probed(&prefix, inputs, request, probe)
+        Ok(self.reference.prefix_of(inputs, sequence, &mut Workspace::default(), probe))
     }
 }
 
