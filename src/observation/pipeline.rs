@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::{Observation, ObservationError, ResizeKernel, Resizer};
 use crate::{
     checkpoint::{Checkpoint, Family, Normalizer, PromptEncoder},
@@ -214,9 +212,7 @@ impl Pipeline {
                 Ok(Camera::Present(pixels?))
             }
         };
-        // All cores resize; of several problems the one of the first camera is told.
-        let inputs: Vec<_> = self.cameras.par_iter().map(input).collect();
-        inputs.into_iter().collect()
+        self.cameras.iter().map(input).collect()
     }
 
     /// Joint values to the policy's units.
